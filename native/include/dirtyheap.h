@@ -1,0 +1,188 @@
+/* dirtyheap.h -- the public C interface of the core, and its manual.
+ *
+ * A heap is one arena of memory that the kernel watches for writes. The core keeps containers in
+ * it, takes the set of written pages, and turns it into deltas; it never opens a file by name and
+ * never talks to LMDB: the caller stores and returns the bytes. It does not know Python.
+ *
+ * Errors: every function that can fail returns int: 0 done, > 0 an errno, < 0 a DH_E_* code; the
+ * sentence behind it is in dh_heap_error_text(). Values leave through *_out, written on success only.
+ *
+ * Threads: container operations (container headers) need the world lock (under Python: the GIL).
+ * The verbs below need the heap's own lock, which the caller holds; those marked STOPS take the
+ * world lock for their critical part through dh_world, the others never touch the arena.
+ *
+ * Everything between CDEF-BEGIN and CDEF-END is read by the cffi build as it stands.
+ */
+#ifndef DIRTYHEAP_H
+#define DIRTYHEAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DH_PAGE_BYTES 4096u
+
+/* CDEF-BEGIN */
+typedef struct dh_heap dh_heap;
+typedef struct dh_capture dh_capture;
+
+enum {
+    DH_E_FULL = -1,     /* the arena's capacity is used up                           */
+    DH_E_CORRUPT = -2,  /* a damaged structure was met; nothing was followed         */
+    DH_E_WATCH = -3,    /* the kernel no longer tracks what it must track            */
+    DH_E_FORKED = -4,   /* the heap belongs to the parent process                    */
+    DH_E_LIMIT = -5,    /* a size beyond what the format can express                 */
+    DH_E_ABSENT = -6,   /* no such key                                               */
+    DH_E_FORMAT = -7,   /* bytes that are not a record of this format                */
+    DH_E_CLOSED = -8,   /* the heap is closed                                        */
+    DH_E_UNHASHABLE = -9, /* the value cannot be a key                               */
+    DH_E_TRACKER = -10  /* the tracker asked for is not available here               */
+};
+
+enum { DH_TRACKER_AUTO = 0, DH_TRACKER_UFFD = 1, DH_TRACKER_UFFD_DEV = 2, DH_TRACKER_COMPARE = 3,
+       DH_TRACKER_SCRIPT = 4 };
+
+/* What the caller wants of a new heap object; bytes of address space, not of memory. */
+typedef struct {
+    uint64_t capacity_bytes; /* address space to reserve                               */
+    int tracker;             /* DH_TRACKER_*; AUTO takes the first that works          */
+    uint64_t hash_key[2];    /* SipHash key, secret per heap                           */
+} dh_options;
+
+/* The part of the heap's state that a commit record carries beside pages. */
+typedef struct {
+    uint64_t root;        /* word: ref to the root dict                                */
+    uint64_t hwm_pages;   /* pages of the arena ever handed out                        */
+    uint64_t serial_next; /* next identity number for a container                      */
+} dh_state;
+
+/* What one commit found and made. Bytes and nanoseconds. */
+typedef struct {
+    uint64_t pages_count;        /* page entries in the delta, data and table          */
+    uint64_t data_pages_count;   /* of these, pages of the arena                       */
+    uint64_t scanned_pages_count;/* pages the watch reported                           */
+    uint64_t whole_pages_count;  /* entries that hold a whole page                     */
+    uint64_t changed_bytes;      /* 8-byte words that differ from the last commit, x 8 */
+    uint64_t delta_bytes;        /* bytes of all chunks                                */
+    uint64_t stop_ns;            /* how long the world was stopped                     */
+    uint64_t scan_ns;            /* of that, the scan                                  */
+    uint64_t encode_ns;          /* compare, diff, checksum                            */
+} dh_commit_stats;
+
+typedef struct {
+    uint64_t live_cells_count;
+    uint64_t freed_cells_count;
+    uint64_t freed_bytes;
+    uint64_t freed_pages_count;    /* pages that became free                           */
+    uint64_t released_pages_count; /* pages given back to the kernel                   */
+    uint64_t roots_count;          /* the root and the live handles                    */
+    uint64_t overflow_rounds_count;
+    uint64_t stop_ns;
+} dh_collect_stats;
+
+typedef struct {
+    int tracker;                   /* DH_TRACKER_* in use                              */
+    uint64_t capacity_pages;
+    uint64_t hwm_pages;
+    uint64_t free_pages_count;     /* pages below the mark that hold nothing           */
+    uint64_t allocated_bytes;      /* cells and runs handed out                        */
+    uint64_t handles_count;
+    uint64_t exports_count;        /* exported buffers                                 */
+    uint64_t overlay_pages_count;  /* pages whose committed image is not the base's    */
+    uint64_t overlay_bytes;        /* memory for these images                          */
+    uint64_t base_pages_count;     /* pages in mapped base files                       */
+} dh_heap_stats;
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+/* Reserve the arena and everything beside it. The heap is empty and not yet started. */
+int dh_heap_open(const dh_options *options, dh_heap **heap_out);
+/* Stop tracking and free everything except what exported buffers still need. Handles go stale. */
+void dh_heap_close(dh_heap *heap);
+/* Nonzero after dh_heap_close or in a forked child. */
+int dh_heap_is_closed(const dh_heap *heap);
+int dh_heap_is_forked(const dh_heap *heap);
+const char *dh_heap_error_text(const dh_heap *heap);
+const char *dh_error_name(int rc);
+/* Why a better tracker was not taken; "" when it was. */
+const char *dh_heap_tracker_reason(const dh_heap *heap);
+void dh_heap_stats_read(const dh_heap *heap, dh_heap_stats *stats_out);
+
+/* --- loading: extents first, then deltas in commit order, then start -------------------------- */
+
+/* Map base file fd as the committed image of one extent and copy it into the arena. Verifies. */
+int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes);
+/* Apply one chunk of a delta. Entries for extents whose version is newer are passed over. */
+int dh_load_delta(dh_heap *heap, const uint8_t *bytes, size_t size);
+/* Take the commit's state (or make a new root when state is NULL), check it, arm the watch. */
+int dh_load_finish(dh_heap *heap, const dh_state *state);
+
+/* --- commit: capture, encode, then settle with the outcome ------------------------------------ */
+
+/* STOPS. Take the dirty set into flight and copy its pages once. */
+int dh_commit_capture(dh_heap *heap, dh_capture **capture_out);
+/* Compare with the committed image and encode delta chunks of at most chunk_bytes each. */
+int dh_commit_encode(dh_heap *heap, dh_capture *capture, uint64_t parent_id, uint64_t commit_id,
+                     size_t chunk_bytes);
+size_t dh_commit_chunks_count(const dh_capture *capture);
+const uint8_t *dh_commit_chunk(const dh_capture *capture, size_t index, size_t *size_out);
+/* Extents that the capture rewrites so fully that a new base file is cheaper than a delta. */
+size_t dh_commit_rebased_count(const dh_capture *capture);
+uint32_t dh_commit_rebased_extent(const dh_capture *capture, size_t index);
+void dh_commit_state(const dh_capture *capture, dh_state *state_out);
+void dh_commit_stats_read(const dh_capture *capture, dh_commit_stats *stats_out);
+/* The record is durable: captured pages become the committed image. Frees the capture. */
+int dh_commit_done(dh_heap *heap, dh_capture *capture);
+/* Nothing became durable: the dirty set goes back. Frees the capture. */
+void dh_commit_failed(dh_heap *heap, dh_capture *capture);
+
+/* --- base files ------------------------------------------------------------------------------- */
+
+/* Write one extent's image to fd: the committed one, or (capture != NULL) the captured one. */
+int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
+                    int fd, uint64_t *file_bytes_out, uint32_t *checksum_out);
+/* Map a file just written as the extent's base; what it covers leaves the overlay. */
+int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
+                     uint64_t file_bytes);
+/* Extents with pages newer than their base, ascending; returns how many, writes at most max. */
+size_t dh_extents_unfolded(const dh_heap *heap, uint32_t *extents_out, size_t max);
+
+/* --- the one verb: show state S ---------------------------------------------------------------- */
+
+/* STOPS. Copy what is uncommitted now, to be shown again later; the dirty set is kept. */
+int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out);
+void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint);
+/* STOPS. Make the arena show the last commit (savepoint NULL) or the savepoint; then revalidate
+ * handles. pages_out counts the pages written. */
+int dh_show_state(dh_heap *heap, const dh_capture *savepoint, uint64_t *pages_out,
+                  uint64_t *stop_ns_out);
+
+/* --- the rest ---------------------------------------------------------------------------------- */
+
+/* STOPS. What a commit would take now; changes nothing. */
+int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out);
+/* STOPS. Precise mark from the root and live handles; unmarked cells become free. */
+int dh_collect(dh_heap *heap, dh_collect_stats *stats_out);
+/* Say that bytes of the arena changed in a way the kernel cannot see. */
+int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size);
+/* STOPS. Walk every reachable structure; problems_out counts, error text names the first. */
+int dh_check(dh_heap *heap, uint64_t *cells_out, uint64_t *problems_out);
+/* fds that must not live on in a forked child (the writer lock). */
+int dh_fork_guard_fd(dh_heap *heap, int fd);
+
+/* A functional test of the kernel feature: 0, or why not in text_out. */
+int dh_probe(int tracker, char *text_out, size_t text_size);
+
+/* Hooks for tests: named places that can be made to fail or be left out. Zero resets all. */
+int dh_fault_set(const char *name, uint64_t after_count, int rc);
+uint64_t dh_fault_hits(const char *name);
+/* CDEF-END */
+
+/* How the core stops the world; set once after open. NULL functions mean nobody else runs. */
+typedef struct {
+    void (*stop)(void *context);
+    void (*resume)(void *context);
+    void *context;
+} dh_world;
+void dh_heap_set_world(dh_heap *heap, const dh_world *world);
+
+#endif

@@ -1,0 +1,95 @@
+/* alloc_state.h -- the allocator's volatile state. Only alloc.c, pages.c, collect.c, table.c and
+ * show.c look inside.
+ *
+ * Per page, indexed by pgno, in lazily touched memory beside the arena:
+ *   kind[p]          what the page holds
+ *   run[p]           head of a run: pages in it; continuation: distance back to the head
+ *   old[p], fresh[p] 256 bits, one per granule; for a run only bit 0 of its head
+ *   free_cells[p]    free cells of a cell page (exact)
+ *   flags[p]         PAGE_* below
+ */
+#ifndef DH_ALLOC_STATE_H
+#define DH_ALLOC_STATE_H
+
+#include "alloc.h"
+
+#define DH_GRANULES_PER_PAGE (DH_PAGE_BYTES / DH_GRANULE_BYTES)
+#define DH_PAGE_BIT_WORDS (DH_GRANULES_PER_PAGE / 64u)
+
+enum {
+    DH_PAGE_LISTED = 1,  /* stands in its class's partial or hot list               */
+    DH_PAGE_HOT = 2,     /* allocated into since the last commit: dirty anyway      */
+    DH_PAGE_ZERO = 4     /* free and known to read as zeros                         */
+};
+
+typedef struct {
+    uint64_t bits[DH_PAGE_BIT_WORDS];
+} dh_page_bits;
+
+/* A stack of page numbers; entries may be out of date and are checked when popped. */
+typedef struct {
+    dh_pgno *items;
+    size_t count;
+    size_t room;
+} dh_pgno_stack;
+
+/* Where a class allocates now. */
+typedef struct {
+    dh_pgno pgno;        /* 0: none                                                 */
+    uint32_t word;       /* index into the page's bit words                         */
+    uint64_t free_bits;  /* free object starts in that word not yet handed out      */
+    dh_pgno_stack hot;   /* pages with room that are dirty anyway                   */
+    dh_pgno_stack partial; /* other pages with room                                 */
+    uint64_t cells_count;  /* cells in all pages of this class and content          */
+    uint64_t free_count;   /* of these, free                                        */
+} dh_class_cursor;
+
+struct dh_alloc {
+    uint8_t *kind;
+    uint32_t *run;
+    dh_page_bits *old;
+    dh_page_bits *fresh;
+    uint16_t *free_cells;
+    uint8_t *flags;
+    dh_bits changed;       /* pages whose kind or bits may differ from the table     */
+    uint64_t capacity_pages;
+    uint64_t free_pages_count;   /* kind FREE below the mark                         */
+    uint64_t allocated_bytes;
+    dh_pgno run_floor[32]; /* by log2 of the length: no free run that long below it  */
+    dh_class_cursor cursors[DH_CLASSES_COUNT * 2];
+    dh_off *journal;       /* NULL: closed */
+    size_t journal_count, journal_room;
+    bool journal_open;
+    dh_pgno *pins;         /* pinned pages, one entry per export, unsorted           */
+    size_t pins_count, pins_room;
+};
+
+int dh_alloc_init(dh_alloc *alloc, uint64_t capacity_pages);
+void dh_alloc_finish(dh_alloc *alloc);
+/* Forget cursors and lists and count everything anew over [0, hwm): after load. */
+int dh_alloc_rebuild(dh_heap *heap);
+/* The entry of one page changed from outside (rollback): recount it and list it. */
+void dh_alloc_refresh_page(dh_heap *heap, dh_pgno pgno);
+/* Close all class cursors (their half-used words go back to the lists). */
+void dh_alloc_park_cursors(dh_heap *heap);
+/* Commit boundary: no page is hot any more. */
+void dh_alloc_cool(dh_heap *heap);
+/* Object starts that a cell page of this kind may have. */
+extern dh_page_bits dh_class_starts[DH_CLASSES_COUNT];
+uint32_t dh_class_cells(unsigned kind); /* cells per page of that kind */
+
+/* --- pages.c ------------------------------------------------------------------------------------ */
+/* Take pages: a free run below the mark, else above it. fresh_only: only pages that were free at
+ * the last commit and untouched since. On return kind is still FREE; the caller sets it. */
+int dh_pages_take(dh_heap *heap, uint64_t count, bool fresh_only, dh_pgno *pgno_out) DH_MUST_USE;
+/* Give pages back: kind FREE, bits cleared, entered as changed. */
+void dh_pages_give(dh_heap *heap, dh_pgno first, uint64_t count);
+/* Return long free runs to the kernel (world stopped). */
+uint64_t dh_pages_release(dh_heap *heap);
+int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno);
+static inline bool dh_page_bits_empty(const dh_page_bits *a)
+{
+    return (a->bits[0] | a->bits[1] | a->bits[2] | a->bits[3]) == 0;
+}
+
+#endif

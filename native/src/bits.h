@@ -1,0 +1,36 @@
+/* bits.h -- a set of page numbers as a bitmap over a fixed range. Zero memory is the empty set. */
+#ifndef DH_BITS_H
+#define DH_BITS_H
+
+#include "base.h"
+
+/* words are lazily touched anonymous memory: an untouched part costs nothing. */
+typedef struct {
+    uint64_t *words;
+    uint64_t bits_count;
+} dh_bits;
+
+int dh_bits_init(dh_bits *set, uint64_t bits_count);
+void dh_bits_finish(dh_bits *set);
+/* Empty the set over [0, limit). */
+void dh_bits_clear_all(dh_bits *set, uint64_t limit);
+void dh_bits_or(dh_bits *into, const dh_bits *from, uint64_t limit);
+uint64_t dh_bits_count(const dh_bits *set, uint64_t limit);
+/* First member >= from, or limit. */
+uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit);
+void dh_bits_set_run(dh_bits *set, uint64_t first, uint64_t count);
+
+static inline bool dh_bits_test(const dh_bits *set, uint64_t i)
+{
+    return (set->words[i >> 6] >> (i & 63u)) & 1u;
+}
+static inline void dh_bits_set(dh_bits *set, uint64_t i)
+{
+    set->words[i >> 6] |= (uint64_t)1 << (i & 63u);
+}
+static inline void dh_bits_clear(dh_bits *set, uint64_t i)
+{
+    set->words[i >> 6] &= ~((uint64_t)1 << (i & 63u));
+}
+
+#endif

@@ -1,0 +1,78 @@
+/* heap.h -- the heap object: who owns which part, and how a word is followed.
+ *
+ * Arrows: containers -> alloc -> arena; commit -> image, table, watch; nothing points back.
+ */
+#ifndef DH_HEAP_H
+#define DH_HEAP_H
+
+#include "alloc.h"
+#include "alloc_state.h"
+#include "forkguard.h"
+#include "handles.h"
+#include "image.h"
+#include "table.h"
+#include "watch.h"
+#include "word.h"
+
+#define DH_HEAP_SIG 0x5041454859545244u /* "DRTYHEAP" in a hex dump */
+
+typedef enum { DH_LOADING, DH_RUNNING, DH_CLOSED } dh_heap_phase;
+
+struct dh_heap {
+    uint64_t sig;
+    dh_heap_phase phase;
+    volatile int is_forked; /* set by the fork guard in a child                       */
+    dh_arena arena;
+    dh_alloc alloc;         /* world lock                                             */
+    dh_table table;         /* heap lock                                              */
+    dh_image image;         /* heap lock                                              */
+    dh_watch *watch;
+    int commit_cursor;
+    dh_fork_guard *guard;
+    int guarded_fd;         /* -1 or a descriptor closed in a child                   */
+    dh_handles handles;     /* world lock                                             */
+    uint64_t hash_key[2];
+    dh_word root;
+    uint64_t serial_next;   /* never goes back, not even in a rollback: world lock    */
+    uint64_t exports_count; /* exported buffers, world lock                           */
+    dh_state committed;     /* as of the last commit                                  */
+    dh_world world;
+    dh_capture *spare;      /* buffers of the last capture, kept for the next         */
+    char error_text[256];
+    char tracker_reason[512];
+};
+
+static inline void dhi_world_stop(const dh_heap *heap)
+{
+    if (heap->world.stop)
+        heap->world.stop(heap->world.context);
+}
+static inline void dhi_world_resume(const dh_heap *heap)
+{
+    if (heap->world.resume)
+        heap->world.resume(heap->world.context);
+}
+
+/* Address of an offset that is known to be right. */
+static inline void *dh_at(const dh_heap *heap, dh_off off) { return heap->arena.base + off; }
+
+/* Follow a word that comes from the arena, and so perhaps from a damaged file. NULL unless it is a
+ * ref of that type to a page that holds cells or a run, with room for need bytes (<= one page).
+ * Never leaves the arena. */
+static inline void *dh_deref(const dh_heap *heap, dh_word w, dh_type type, size_t need)
+{
+    dh_off off = dh_ref_off(w);
+    uint64_t pgno = off >> DH_PAGE_SHIFT;
+    if (DH_UNLIKELY(!dh_is_ref_to(w, type) || pgno >= heap->arena.hwm_pages))
+        return NULL;
+    size_t bytes = dh_kind_bytes[heap->alloc.kind[pgno]];
+    if (DH_UNLIKELY(bytes < need || (off & (DH_GRANULE_BYTES - 1)) != 0 ||
+                    (off & (DH_PAGE_BYTES - 1)) + need > DH_PAGE_BYTES))
+        return NULL;
+    return heap->arena.base + off;
+}
+
+/* The next identity number. */
+static inline uint64_t dhi_serial_next(dh_heap *heap) { return heap->serial_next++; }
+
+#endif

@@ -1,0 +1,69 @@
+/* image.h -- the committed image of every page, without a second copy of the heap.
+ *
+ * A page's committed bytes are, in this order: what the overlay says (a diff against the base, a
+ * whole page, or "freed"), else the page of the extent's base file, mapped read-only (page cache),
+ * else zeros. The overlay holds what was committed since the extent was last written, as
+ * cumulative diffs; a fold empties it. Pages of the table are their own image (table.h) and stand
+ * in the overlay only as "newer than the base".
+ *
+ * An extent is DH_EXTENT_PAGES consecutive pages, of the arena or of the table.
+ */
+#ifndef DH_IMAGE_H
+#define DH_IMAGE_H
+
+#include "base.h"
+
+#define DH_EXTENT_PAGES 1024u /* 4 MiB */
+#define DH_EXTENT_TABLE (DH_PGNO_TABLE / DH_EXTENT_PAGES) /* extent numbers of the table start here */
+
+static inline uint32_t dh_extent_of(dh_pgno pgno) { return pgno / DH_EXTENT_PAGES; }
+
+typedef enum {
+    DH_PAGE_DIFF = 1,  /* words that differ from the base, or from the parent's image in a delta */
+    DH_PAGE_FRESH = 2, /* words that differ from zeros                                           */
+    DH_PAGE_WHOLE = 3,
+    DH_PAGE_FREED = 4  /* not allocated: bytes undefined, shown as zeros                          */
+} dh_page_form;
+
+/* One overlay entry. */
+typedef struct {
+    dh_pgno pgno; /* 0xffffffff: empty slot */
+    uint8_t form;
+    uint16_t size;  /* bytes of payload      */
+    uint16_t room;  /* bytes allocated for it */
+    uint8_t *bytes;
+} dh_overlay_slot;
+
+/* One mapped base file. */
+typedef struct {
+    const uint8_t *view;  /* NULL: no base, zeros             */
+    uint64_t view_bytes;
+    uint32_t pages_count; /* pages the file has               */
+    uint64_t version;     /* commit id it is the image of     */
+    uint32_t overlay_count; /* overlay entries in this extent */
+} dh_extent;
+
+typedef struct {
+    dh_extent *data;  /* by extent number, grows            */
+    size_t data_count;
+    dh_extent *table;
+    size_t table_count;
+    dh_overlay_slot *slots; /* open addressing, power of two */
+    size_t slots_count;
+    size_t overlay_count;
+    uint64_t overlay_bytes;
+    uint64_t base_pages_count;
+} dh_image;
+
+int dh_image_init(dh_image *image);
+void dh_image_finish(dh_image *image);
+/* The committed bytes. Returns out, or the address of the base page itself when it is the image. */
+const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_PAGE_BYTES]);
+/* The page is committed as these bytes now (NULL: freed). */
+int dh_image_store(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes);
+dh_extent *dh_image_extent(const dh_heap *heap, uint32_t extent_no); /* NULL: never seen */
+int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_out);
+/* Drop the overlay entries of one extent. */
+void dh_image_drop_overlay(dh_heap *heap, uint32_t extent_no);
+
+#endif

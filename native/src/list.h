@@ -1,0 +1,30 @@
+/* list.h -- List: a head cell and a vector of values.
+ *
+ *   head  [0] meta   [1..3] vec (vec.h)
+ *
+ * Every function takes the ref word of the list and checks it. Words stored become owned by the
+ * list (value.h); words removed are handed back or dropped as said.
+ */
+#ifndef DH_LIST_H
+#define DH_LIST_H
+
+#include "vec.h"
+
+int dh_list_new(dh_heap *heap, dh_word *list_out) DH_MUST_USE;
+int dh_list_length(const dh_heap *heap, dh_word list, uint64_t *length_out) DH_MUST_USE;
+/* index < length, else DH_E_ABSENT. */
+int dh_list_get(const dh_heap *heap, dh_word list, uint64_t index, dh_word *word_out) DH_MUST_USE;
+/* Drops the old value. */
+int dh_list_set(dh_heap *heap, dh_word list, uint64_t index, dh_word word) DH_MUST_USE;
+int dh_list_append(dh_heap *heap, dh_word list, dh_word word) DH_MUST_USE;
+/* Replace words [start, start + removed) by the inserted ones; drops what it removes. Reserves
+ * first, so that a failure changes nothing. */
+int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed,
+                   const dh_word *inserted, uint64_t inserted_count) DH_MUST_USE;
+/* Contiguous words from index; for bulk reading. NULL at the end or when damaged. */
+const dh_word *dh_list_span(const dh_heap *heap, dh_word list, uint64_t index,
+                            uint64_t *span_out);
+int dh_list_reverse(dh_heap *heap, dh_word list) DH_MUST_USE;
+int dh_list_clear(dh_heap *heap, dh_word list) DH_MUST_USE;
+
+#endif

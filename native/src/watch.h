@@ -1,0 +1,94 @@
+/* watch.h -- who was written since when: one scan, any number of cursors.
+ *
+ * A tracker finds pages written since its previous scan. dh_watch_scan runs it and ORs the result
+ * into every cursor, under one lock; nobody else may scan. A cursor is sticky: its pages stay until
+ * its owner takes them. A commit takes its cursor into flight: pages that arrive meanwhile stay in
+ * the cursor, success drops the flight, failure ORs it back.
+ *
+ * A page may be reported that did not change; a page that changed is never left out. When a tracker
+ * cannot tell (an error in mid-scan has already re-armed pages), it reports the whole chunk.
+ * Kernel rules: docs/design.md, "What the kernel does".
+ */
+#ifndef DH_WATCH_H
+#define DH_WATCH_H
+
+#include "arena.h"
+#include "bits.h"
+
+#define DH_CURSORS_MAX 8
+
+typedef struct dh_watch dh_watch;
+
+/* Called for each run of reported pages, ascending, inside the range asked for. */
+typedef void (*dh_watch_report)(void *context, dh_pgno first, uint64_t count);
+
+typedef enum {
+    DH_SCAN_PEEK, /* report, change nothing: the same pages are reported again */
+    DH_SCAN_TAKE  /* report and re-arm in one step                             */
+} dh_scan_mode;
+
+/* A tracker: one of these tables per technique. All functions get the tracker's own state. */
+typedef struct {
+    int id; /* DH_TRACKER_* */
+    const char *name;
+    /* Begin to track [base, base + capacity); on failure why_out says what the user can do. */
+    int (*open)(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
+                size_t why_size);
+    void (*close)(void *state);
+    /* Pages [0, pages_count). Never reports less than what was written. Returns 0 or a code; on a
+     * nonzero code the pages it could not vouch for have been reported already. */
+    int (*scan)(void *state, uint64_t pages_count, dh_scan_mode mode, dh_watch_report report,
+                void *context);
+    /* Forget everything written so far in [0, pages_count): they start clean. */
+    int (*arm)(void *state, uint64_t pages_count);
+    /* The whole arena page range [first, first+count) was replaced by fresh anonymous memory. */
+    int (*renew)(void *state, dh_pgno first, uint64_t count);
+    /* Runs in a forked child: close descriptors, touch nothing else. Async-signal-safe. */
+    void (*fork_child)(void *state);
+} dh_tracker;
+
+extern const dh_tracker dh_tracker_uffd;     /* watch_uffd.c, syscall                       */
+extern const dh_tracker dh_tracker_uffd_dev; /* watch_uffd.c, device node                   */
+extern const dh_tracker dh_tracker_compare;  /* watch_compare.c; argument: dh_compare_source */
+extern const dh_tracker dh_tracker_script;   /* watch_script.c; the test says what was written */
+
+/* What the compare tracker compares with. same() is true when the page equals its image. */
+typedef struct {
+    bool (*same)(void *context, dh_pgno pgno);
+    void *context;
+} dh_compare_source;
+
+/* Opens the tracker asked for, or for AUTO the first that works: uffd by syscall, by device node,
+ * compare. reason_out (may be NULL) receives why a better one was passed over. */
+int dh_watch_open(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+                  dh_watch **watch_out, char *why_out, size_t why_size);
+void dh_watch_close(dh_watch *watch);
+int dh_watch_tracker(const dh_watch *watch);
+const char *dh_watch_reason(const dh_watch *watch);
+
+/* A new cursor starts empty. Returns its index, or a negative code when there are too many. */
+int dh_watch_cursor_open(dh_watch *watch);
+void dh_watch_cursor_close(dh_watch *watch, int cursor);
+
+/* Scan [0, pages_count) and OR into all cursors. pages_out (may be NULL): pages reported. Any error
+ * leaves the pages concerned in every cursor, so a commit after it loses nothing. */
+int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out);
+/* How many pages the next scan would report; changes nothing. */
+int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report, void *context);
+/* Enter pages by hand into every cursor. */
+void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count);
+/* Move the cursor's pages [0, limit) into *into (OR) and empty the cursor. */
+void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
+/* OR pages back into one cursor (a flight that failed). */
+void dh_watch_put_back(dh_watch *watch, int cursor, const dh_bits *from, uint64_t limit);
+/* OR the cursor's pages into *into and keep them. */
+void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
+/* The memory now in the arena is the committed one: start clean, all cursors empty. */
+int dh_watch_arm(dh_watch *watch, uint64_t pages_count);
+int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count);
+bool dh_watch_is_forked(const dh_watch *watch);
+
+/* Tests drive the script tracker with this. */
+void dh_script_write(dh_watch *watch, dh_pgno first, uint64_t count);
+
+#endif
