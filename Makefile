@@ -1,0 +1,118 @@
+# Every command of the project; `make` lists them. Each target works alone on a clean clone: it makes
+# the virtual environment, builds the wheel once per change of the sources and installs what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments for pytest or a benchmark: make test ARGS="-k dict", make bench ARGS=--quick
+ARGS ?=
+
+PY := $(VENV)/bin/python
+WHEELS := build/wheels
+# What the wheel is made of. The list of files is kept too, so that a deleted file counts as a change.
+SOURCES := $(sort $(wildcard pyproject.toml setup.py MANIFEST.in LICENSE README.md) \
+  $(shell find dirtyheap native/include native/src native/python -type f -name '*.[chp]*' \
+    ! -name '*.pyc' ! -name '*.so'))
+
+# Versions are pinned where another version would say something else about the same code.
+BENCH_NEEDS := 'ZODB>=6,<7' 'BTrees>=6,<7' 'persistent>=6,<7' 'numpy>=1.26'
+LINT_NEEDS := ruff==0.17.6 clang-format==23.1.5
+TYPES_NEEDS := mypy==2.4.1 numpy
+
+C_FILES = $(shell find native benchmarks tests -name '*.[ch]' ! -path 'native/build/*')
+
+# The working directory must not shadow the installed package, whose compiled part it lacks.
+SAFE := PYTHONSAFEPATH=1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-native test-python bench soak lint format types docs clean FORCE
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+	  awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+build: $(VENV)/installed ## build the wheel and install it into .venv
+
+demo: $(VENV)/installed ## index Python's standard library, killed and resumed; prints one table
+	$(PY) examples/stdlib_index $(ARGS)
+
+test: test-native test-python ## all tests: the C core plain and under sanitizers, then pytest
+
+test-native: ## tests of the C core: plain, then ASan + UBSan
+	$(MAKE) -C native test
+
+test-python: $(VENV)/installed-test ## pytest without the soak tests
+	$(SAFE) $(PY) -m pytest -m "not soak" $(ARGS) tests
+
+soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's worth of overwriting
+	$(SAFE) $(PY) -m pytest -m soak $(ARGS) tests
+
+bench: $(VENV)/installed-bench ## all benchmarks, about 15 minutes; ARGS=--quick for seconds
+	$(PY) benchmarks/bench_scan.py $(ARGS)
+	$(PY) benchmarks/bench_access.py $(ARGS)
+	$(PY) benchmarks/bench_commit.py $(ARGS)
+
+lint: $(VENV)/installed-lint ## ruff and clang-format, check only
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+
+format: $(VENV)/installed-lint ## let ruff and clang-format rewrite the sources
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+types: $(VENV)/installed-types ## mypy, the stub against the compiled module, the typing sample
+	$(VENV)/bin/mypy dirtyheap
+	$(SAFE) $(PY) -m mypy.stubtest dirtyheap._native
+	$(VENV)/bin/mypy --strict tests/typing
+
+docs: $(VENV)/installed-test ## run the examples in README, docs/ and docstrings
+	$(SAFE) $(PY) -m pytest tests/test_docs.py $(ARGS)
+
+clean: ## remove the virtual environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	[ ! -e native/Makefile ] || $(MAKE) -C native clean
+
+# --- how the environment is kept up to date ------------------------------------------------------
+
+# Changes when the interpreter behind PYTHON or the place of the clone does; then all is made anew.
+$(VENV)/interpreter: FORCE
+	@identity=$$($(PYTHON) -c 'import os, sys; \
+	  sys.version_info >= (3, 11) or sys.exit("dirtyheap needs Python 3.11 or newer, this is " + sys.version \
+	  + "; choose another: make PYTHON=..."); \
+	  print(os.path.realpath(sys.executable), sys.version.replace("\n", " "), os.getcwd())') || exit 1; \
+	if [ "$$identity" != "$$(cat $@ 2>/dev/null)" ]; then \
+	  echo "creating $(VENV): $$identity"; \
+	  rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && printf '%s\n' "$$identity" >$@; \
+	fi
+
+build/sources: FORCE
+	@mkdir -p build && printf '%s\n' $(SOURCES) | cmp -s - $@ || printf '%s\n' $(SOURCES) >$@
+
+$(WHEELS)/built: $(VENV)/interpreter build/sources $(SOURCES)
+	rm -rf $(WHEELS) build/lib* build/temp* build/bdist* && mkdir -p $(WHEELS)
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
+	touch $@
+
+$(VENV)/installed: $(VENV)/interpreter $(WHEELS)/built
+	$(PY) -m pip install --quiet $(WHEELS)/*.whl
+	$(PY) -m pip install --quiet --force-reinstall --no-deps $(WHEELS)/*.whl
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PY) -m pip install --quiet "$$(echo $(WHEELS)/*.whl)[test]"
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PY) -m pip install --quiet $(BENCH_NEEDS)
+	touch $@
+
+$(VENV)/installed-lint: $(VENV)/interpreter
+	$(PY) -m pip install --quiet $(LINT_NEEDS)
+	touch $@
+
+$(VENV)/installed-types: $(VENV)/installed-test
+	$(PY) -m pip install --quiet $(TYPES_NEEDS)
+	touch $@
