@@ -15,5 +15,9 @@ typedef void (*dh_fork_child)(void *context);
 
 int dh_fork_guard_open(dh_fork_child child, void *context, dh_fork_guard **guard_out);
 void dh_fork_guard_close(dh_fork_guard *guard);
+/* No fork() happens between the two: open or close a descriptor and publish it to the guard's
+ * context in there. Not nested; open and close no guard and wait for no other lock inside. */
+void dh_fork_guard_hold(void);
+void dh_fork_guard_release(void);
 
 #endif
