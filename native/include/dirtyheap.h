@@ -102,6 +102,8 @@ void dh_heap_close(dh_heap *heap);
 int dh_heap_is_closed(const dh_heap *heap);
 int dh_heap_is_forked(const dh_heap *heap);
 const char *dh_heap_error_text(const dh_heap *heap);
+/* The sentence behind the last failed dh_heap_open of this thread. */
+const char *dh_heap_open_error(void);
 const char *dh_error_name(int rc);
 /* Why a better tracker was not taken; "" when it was. */
 const char *dh_heap_tracker_reason(const dh_heap *heap);

@@ -44,6 +44,13 @@ typedef struct {
     uint64_t free_count;   /* of these, free                                        */
 } dh_class_cursor;
 
+/* A run that exported views may write to, whoever owns its pages. */
+typedef struct {
+    dh_pgno first;
+    uint32_t pages_count;
+    uint32_t exports_count;
+} dh_pin;
+
 struct dh_alloc {
     uint8_t *kind;
     uint32_t *run;
@@ -60,7 +67,7 @@ struct dh_alloc {
     dh_off *journal;       /* NULL: closed */
     size_t journal_count, journal_room;
     bool journal_open;
-    dh_pgno *pins;         /* pinned pages, one entry per export, unsorted           */
+    dh_pin *pins;          /* runs with exported views, unsorted                     */
     size_t pins_count, pins_room;
 };
 
@@ -68,12 +75,15 @@ int dh_alloc_init(dh_alloc *alloc, uint64_t capacity_pages);
 void dh_alloc_finish(dh_alloc *alloc);
 /* Forget cursors and lists and count everything anew over [0, hwm): after load. */
 int dh_alloc_rebuild(dh_heap *heap);
-/* The entry of one page changed from outside (rollback): recount it and list it. */
-void dh_alloc_refresh_page(dh_heap *heap, dh_pgno pgno);
+/* Take one page's contents out of the totals (add false) before kind or bits are changed from
+ * outside, and count it anew (add true) afterwards. */
+void dh_alloc_count_page(dh_heap *heap, dh_pgno pgno, bool add);
+/* Let its class find a page that has room. */
+void dh_alloc_list_page(dh_heap *heap, dh_pgno pgno);
 /* Close all class cursors (their half-used words go back to the lists). */
 void dh_alloc_park_cursors(dh_heap *heap);
-/* Commit boundary: no page is hot any more. */
-void dh_alloc_cool(dh_heap *heap);
+/* Commit boundary: the pages in the set are hot no more. */
+void dh_alloc_cool(dh_heap *heap, const dh_bits *pages, uint64_t limit);
 /* Object starts that a cell page of this kind may have. */
 extern dh_page_bits dh_class_starts[DH_CLASSES_COUNT];
 uint32_t dh_class_cells(unsigned kind); /* cells per page of that kind */
@@ -84,6 +94,10 @@ uint32_t dh_class_cells(unsigned kind); /* cells per page of that kind */
 int dh_pages_take(dh_heap *heap, uint64_t count, bool fresh_only, dh_pgno *pgno_out) DH_MUST_USE;
 /* Give pages back: kind FREE, bits cleared, entered as changed. */
 void dh_pages_give(dh_heap *heap, dh_pgno first, uint64_t count);
+bool dh_page_is_pinned(const dh_alloc *alloc, dh_pgno pgno);
+/* Views of a run come and go; when the last goes, pages that nobody owns become free. */
+int dh_pin_add(dh_alloc *alloc, dh_pgno first, uint32_t pages_count) DH_MUST_USE;
+void dh_pin_remove(dh_alloc *alloc, dh_pgno first);
 /* Return long free runs to the kernel (world stopped). */
 uint64_t dh_pages_release(dh_heap *heap);
 int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno);

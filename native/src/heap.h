@@ -72,6 +72,9 @@ static inline void *dh_deref(const dh_heap *heap, dh_word w, dh_type type, size_
     return heap->arena.base + off;
 }
 
+/* The end of a closed heap, when no view is left. */
+void dhi_heap_free_arena(dh_heap *heap);
+
 /* The next identity number. */
 static inline uint64_t dhi_serial_next(dh_heap *heap) { return heap->serial_next++; }
 

@@ -30,7 +30,6 @@ typedef struct {
     dh_pgno pgno; /* 0xffffffff: empty slot */
     uint8_t form;
     uint16_t size;  /* bytes of payload      */
-    uint16_t room;  /* bytes allocated for it */
     uint8_t *bytes;
 } dh_overlay_slot;
 
@@ -59,7 +58,11 @@ int dh_image_init(dh_image *image);
 void dh_image_finish(dh_image *image);
 /* The committed bytes. Returns out, or the address of the base page itself when it is the image. */
 const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_PAGE_BYTES]);
-/* The page is committed as these bytes now (NULL: freed). */
+/* What dh_image_read returns for a page that was never committed, or was freed. */
+extern const uint8_t dh_zero_page[DH_PAGE_BYTES];
+/* True when the arena's page holds its committed bytes (what the compare tracker asks). */
+bool dh_image_same(const dh_heap *heap, dh_pgno pgno);
+/* The page is committed as these bytes now (NULL: freed). For pages of the table: noted only. */
 int dh_image_store(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes);
 dh_extent *dh_image_extent(const dh_heap *heap, uint32_t extent_no); /* NULL: never seen */
 int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_out);

@@ -1,0 +1,451 @@
+/* capture.c -- stop the world, take the dirty set, copy its pages once, let the world go on.
+ *
+ * Must do nothing in the stop that can be done before or after it: memory for the copy is made and
+ * touched beforehand from an estimate; comparing is left to encode.c.
+ */
+#include "capture.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "encode.h"
+
+/* Buffers up to this are kept from one commit to the next: fresh memory costs more than the copy. */
+#define SPARE_PAGES_MAX 65536u
+
+/* --- memory ---------------------------------------------------------------------------------------- */
+
+static void unmap_bytes(dh_capture *capture)
+{
+    if (capture->bytes != NULL)
+        munmap(capture->bytes, capture->pages_room * (size_t)DH_PAGE_BYTES);
+    capture->bytes = NULL;
+}
+
+static int reserve_pages(dh_capture *capture, size_t wanted)
+{
+    if (wanted <= capture->pages_room)
+        return 0;
+    size_t room = wanted + wanted / 4 + 64;
+    dh_pgno *pages = realloc(capture->pages, room * sizeof *pages);
+    if (pages == NULL)
+        return ENOMEM;
+    capture->pages = pages;
+    uint8_t *bytes = mmap(NULL, room * (size_t)DH_PAGE_BYTES, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED)
+        return ENOMEM;
+    memcpy(bytes, capture->bytes ? capture->bytes : bytes,
+           capture->pages_count * (size_t)DH_PAGE_BYTES);
+    unmap_bytes(capture);
+    capture->bytes = bytes;
+    capture->pages_room = room;
+    return 0;
+}
+
+/* Touch the pages that the stop is about to write. A kernel without the advice just faults later. */
+static void populate(dh_capture *capture, size_t pages)
+{
+    size_t count = pages < capture->pages_room ? pages : capture->pages_room;
+    if (count > 0)
+        (void)madvise(capture->bytes, count * (size_t)DH_PAGE_BYTES, MADV_POPULATE_WRITE);
+}
+
+static void forget_results(dh_capture *capture)
+{
+    for (size_t i = 0; i < capture->chunks_count; i++)
+        free(capture->chunks[i].bytes);
+    free(capture->chunks);
+    free(capture->rebased);
+    capture->chunks = NULL;
+    capture->rebased = NULL;
+    capture->chunks_count = capture->rebased_count = 0;
+    capture->pages_count = capture->freed_count = capture->entries_count = 0;
+    capture->limit = 0;
+    memset(&capture->stats, 0, sizeof capture->stats);
+}
+
+void dhi_capture_free(dh_capture *capture)
+{
+    if (capture == NULL)
+        return;
+    forget_results(capture);
+    unmap_bytes(capture);
+    dh_bits_finish(&capture->flight);
+    dh_bits_finish(&capture->changed);
+    free(capture->pages);
+    free(capture->freed);
+    free(capture->entries);
+    free(capture);
+}
+
+static int capture_new(dh_heap *heap, bool is_commit, dh_capture **capture_out)
+{
+    dh_capture *capture = heap->spare;
+    int rc;
+
+    heap->spare = NULL;
+    if (capture == NULL) {
+        capture = calloc(1, sizeof *capture);
+        if (capture == NULL)
+            return ENOMEM;
+        rc = dh_bits_init(&capture->flight, heap->arena.capacity_pages);
+        if (rc == 0)
+            rc = dh_bits_init(&capture->changed, heap->arena.capacity_pages);
+        if (rc != 0) {
+            dhi_capture_free(capture);
+            return rc;
+        }
+    }
+    capture->is_commit = is_commit;
+    *capture_out = capture;
+    return 0;
+}
+
+/* Keep the buffers for the next capture, or free them. */
+static void recycle(dh_heap *heap, dh_capture *capture)
+{
+    uint64_t limit = capture->limit;
+    if (heap->spare != NULL || capture->pages_room > SPARE_PAGES_MAX) {
+        dhi_capture_free(capture);
+        return;
+    }
+    forget_results(capture);
+    dh_bits_clear_all(&capture->flight, limit);
+    dh_bits_clear_all(&capture->changed, limit);
+    heap->spare = capture;
+}
+
+/* --- looking things up ---------------------------------------------------------------------------------- */
+
+static int compare_pgno(const void *a, const void *b)
+{
+    dh_pgno x = *(const dh_pgno *)a, y = *(const dh_pgno *)b;
+    return (x > y) - (x < y);
+}
+
+const uint8_t *dh_capture_page(const dh_capture *capture, dh_pgno pgno)
+{
+    const dh_pgno *hit = capture->pages_count == 0
+                             ? NULL
+                             : bsearch(&pgno, capture->pages, capture->pages_count,
+                                       sizeof *capture->pages, compare_pgno);
+    return hit == NULL ? NULL : capture->bytes + (size_t)(hit - capture->pages) * DH_PAGE_BYTES;
+}
+
+bool dh_capture_has_freed(const dh_capture *capture, dh_pgno pgno)
+{
+    return capture->freed_count != 0 && bsearch(&pgno, capture->freed, capture->freed_count,
+                                                sizeof *capture->freed, compare_pgno) != NULL;
+}
+
+const dh_captured_entry *dh_capture_entry(const dh_capture *capture, dh_pgno pgno)
+{
+    /* pgno is the first field of an entry */
+    return capture->entries_count == 0 ? NULL
+                                       : bsearch(&pgno, capture->entries, capture->entries_count,
+                                                 sizeof *capture->entries, compare_pgno);
+}
+
+/* --- taking (world stopped) ------------------------------------------------------------------------------- */
+
+static int add_page(dh_capture *capture, dh_pgno pgno, const uint8_t *bytes)
+{
+    int rc = reserve_pages(capture, capture->pages_count + 1);
+    if (rc != 0)
+        return rc;
+    capture->pages[capture->pages_count] = pgno;
+    memcpy(capture->bytes + capture->pages_count * (size_t)DH_PAGE_BYTES, bytes, DH_PAGE_BYTES);
+    capture->pages_count++;
+    return 0;
+}
+
+static int grow_array(void **items, size_t *room, size_t count, size_t item_bytes)
+{
+    if (count < *room)
+        return 0;
+    size_t wanted = *room ? *room * 2 : 256;
+    void *grown = realloc(*items, wanted * item_bytes);
+    if (grown == NULL)
+        return ENOMEM;
+    *items = grown;
+    *room = wanted;
+    return 0;
+}
+
+static int add_freed(dh_capture *capture, dh_pgno pgno)
+{
+    int rc = grow_array((void **)&capture->freed, &capture->freed_room, capture->freed_count,
+                        sizeof *capture->freed);
+    if (rc == 0)
+        capture->freed[capture->freed_count++] = pgno;
+    return rc;
+}
+
+static int add_entry(dh_capture *capture, dh_pgno pgno, const dh_table_entry *entry)
+{
+    int rc = grow_array((void **)&capture->entries, &capture->entries_room,
+                        capture->entries_count, sizeof *capture->entries);
+    if (rc == 0)
+        capture->entries[capture->entries_count++] = (dh_captured_entry){pgno, *entry};
+    return rc;
+}
+
+static bool entries_equal(const dh_table_entry *a, const dh_table_entry *b)
+{
+    return a->kind == b->kind && memcmp(a->value, b->value, sizeof a->value) == 0;
+}
+
+/* Pages that were written, and pages that came into use without a write. */
+static int copy_data(dh_heap *heap, dh_capture *capture, const dh_bits *changed)
+{
+    const dh_bits *written = &capture->flight;
+    uint64_t limit = capture->limit;
+    uint64_t w = dh_bits_next(written, 0, limit), c = dh_bits_next(changed, 0, limit);
+    int rc = 0;
+
+    while (rc == 0 && (w < limit || c < limit)) {
+        dh_pgno pgno = (dh_pgno)(w < c ? w : c);
+        bool is_written = w == pgno, is_changed = c == pgno, was_free = true;
+        unsigned kind = heap->alloc.kind[pgno];
+        bool is_free = kind == DH_KIND_FREE || kind == DH_KIND_PINNED;
+
+        if (is_changed) {
+            dh_table_entry committed;
+            dh_table_read(&heap->table, pgno, &committed);
+            was_free = committed.kind == DH_KIND_FREE;
+        }
+        if (!is_free && kind != DH_KIND_RESERVED && (is_written || was_free))
+            rc = add_page(capture, pgno, dh_arena_page(&heap->arena, pgno));
+        else if (is_free && is_changed && !was_free)
+            rc = add_freed(capture, pgno);
+        if (is_written)
+            w = dh_bits_next(written, w + 1, limit);
+        if (is_changed)
+            c = dh_bits_next(changed, c + 1, limit);
+    }
+    return rc;
+}
+
+/* Pages of the table as they will be: the committed page with the changed entries put in. */
+static int copy_table(dh_heap *heap, dh_capture *capture, const dh_bits *changed)
+{
+    uint64_t limit = capture->limit;
+    uint32_t current = UINT32_MAX;
+    uint8_t *page = NULL;
+
+    for (uint64_t p = dh_bits_next(changed, 0, limit); p < limit;
+         p = dh_bits_next(changed, p + 1, limit)) {
+        dh_table_entry now, committed;
+        dh_table_entry_now(heap, (dh_pgno)p, &now);
+        dh_table_read(&heap->table, (dh_pgno)p, &committed);
+        if (entries_equal(&now, &committed))
+            continue;
+        if (dh_table_page_of((dh_pgno)p) != current) {
+            current = dh_table_page_of((dh_pgno)p);
+            int rc = add_page(capture, current | DH_PGNO_TABLE,
+                              dh_table_page(&heap->table, current));
+            if (rc != 0)
+                return rc;
+            page = capture->bytes + (capture->pages_count - 1) * (size_t)DH_PAGE_BYTES;
+        }
+        dh_table_encode(page, (uint32_t)p % DH_TABLE_ENTRIES_PER_PAGE, &now);
+    }
+    return 0;
+}
+
+static int copy_entries(dh_heap *heap, dh_capture *capture)
+{
+    const dh_bits *changed = &heap->alloc.changed;
+    int rc = 0;
+    for (uint64_t p = dh_bits_next(changed, 0, capture->limit); rc == 0 && p < capture->limit;
+         p = dh_bits_next(changed, p + 1, capture->limit)) {
+        dh_table_entry now;
+        dh_table_entry_now(heap, (dh_pgno)p, &now);
+        rc = add_entry(capture, (dh_pgno)p, &now);
+    }
+    return rc;
+}
+
+static void note_state(const dh_heap *heap, dh_capture *capture)
+{
+    capture->limit = heap->arena.hwm_pages;
+    capture->state = (dh_state){heap->root, heap->arena.hwm_pages, heap->serial_next};
+}
+
+static void put_all_back(dh_heap *heap, dh_capture *capture)
+{
+    dh_watch_put_back(heap->watch, heap->commit_cursor, &capture->flight, capture->limit);
+    dh_bits_or(&heap->alloc.changed, &capture->changed, capture->limit);
+}
+
+static int take_for_commit(dh_heap *heap, dh_capture *capture)
+{
+    dh_alloc *alloc = &heap->alloc;
+    uint64_t scan_began_ns = dhi_clock_ns();
+    int rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages,
+                           &capture->stats.scanned_pages_count);
+
+    capture->stats.scan_ns = dhi_clock_ns() - scan_began_ns;
+    if (rc != 0)
+        return dhi_fail(heap, rc, "the kernel could not say which pages were written; they all "
+                                  "count as written in the next commit");
+    note_state(heap, capture);
+    dh_watch_take(heap->watch, heap->commit_cursor, &capture->flight, capture->limit);
+    dh_bits_or(&capture->changed, &alloc->changed, capture->limit);
+    dh_bits_clear_all(&alloc->changed, capture->limit);
+    rc = copy_data(heap, capture, &capture->changed);
+    if (rc == 0)
+        rc = copy_table(heap, capture, &capture->changed);
+    if (rc != 0) {
+        put_all_back(heap, capture);
+        return rc;
+    }
+    dh_alloc_cool(heap, &capture->changed, capture->limit);
+    return 0;
+}
+
+static int take_for_savepoint(dh_heap *heap, dh_capture *capture)
+{
+    int rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
+    if (rc != 0)
+        return dhi_fail(heap, rc, "the kernel could not say which pages were written");
+    note_state(heap, capture);
+    dh_watch_copy(heap->watch, heap->commit_cursor, &capture->flight, capture->limit);
+    rc = copy_data(heap, capture, &heap->alloc.changed);
+    if (rc == 0)
+        rc = copy_entries(heap, capture);
+    return rc;
+}
+
+/* --- verbs -------------------------------------------------------------------------------------------------- */
+
+static void count_run(void *context, dh_pgno first, uint64_t count)
+{
+    (void)first;
+    *(uint64_t *)context += count;
+}
+
+/* Memory for about as many pages as the stop will copy. An estimate: more may be written until
+ * then, and a failure to look is left for the scan to report. */
+static int prepare(dh_heap *heap, dh_capture *capture)
+{
+    uint64_t expected = 64;
+    if (dh_watch_tracker(heap->watch) != DH_TRACKER_COMPARE)
+        (void)dh_watch_peek(heap->watch, heap->arena.hwm_pages, count_run, &expected);
+    int rc = reserve_pages(capture, expected);
+    if (rc == 0)
+        populate(capture, expected);
+    return rc;
+}
+
+static int check_running(const dh_heap *heap)
+{
+    if (heap->is_forked)
+        return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process: open it again "
+                                           "after the parent has closed it");
+    return heap->phase == DH_RUNNING ? 0 : dhi_fail(heap, DH_E_CLOSED, "the heap is closed");
+}
+
+static int capture_take(dh_heap *heap, bool is_commit, dh_capture **capture_out)
+{
+    dh_capture *capture;
+    int rc = check_running(heap);
+
+    if (rc == 0)
+        rc = capture_new(heap, is_commit, &capture);
+    if (rc != 0)
+        return rc;
+    rc = prepare(heap, capture);
+    if (rc == 0) {
+        dhi_world_stop(heap);
+        uint64_t stop_began_ns = dhi_clock_ns();
+        rc = is_commit ? take_for_commit(heap, capture) : take_for_savepoint(heap, capture);
+        capture->stats.stop_ns = dhi_clock_ns() - stop_began_ns;
+        dhi_world_resume(heap);
+    }
+    if (rc != 0) {
+        recycle(heap, capture);
+        return rc;
+    }
+    *capture_out = capture;
+    return 0;
+}
+
+int dh_commit_capture(dh_heap *heap, dh_capture **capture_out)
+{
+    return capture_take(heap, true, capture_out);
+}
+
+int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out)
+{
+    return capture_take(heap, false, savepoint_out);
+}
+
+void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint)
+{
+    recycle(heap, savepoint);
+}
+
+bool dh_capture_is_rebased(const dh_capture *capture, dh_pgno pgno)
+{
+    uint32_t extent_no = dh_extent_of(pgno);
+    return capture->rebased_count != 0 &&
+           bsearch(&extent_no, capture->rebased, capture->rebased_count, sizeof *capture->rebased,
+                   compare_pgno) != NULL;
+}
+
+int dh_commit_done(dh_heap *heap, dh_capture *capture)
+{
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < capture->pages_count; i++) {
+        dh_pgno pgno = capture->pages[i];
+        const uint8_t *bytes = capture->bytes + i * DH_PAGE_BYTES;
+        if (pgno & DH_PGNO_TABLE)
+            memcpy(dh_table_page(&heap->table, pgno & ~DH_PGNO_TABLE), bytes, DH_PAGE_BYTES);
+        if (!dh_capture_is_rebased(capture, pgno))
+            rc = dh_image_store(heap, pgno, bytes);
+    }
+    for (size_t i = 0; rc == 0 && i < capture->freed_count; i++) {
+        if (!dh_capture_is_rebased(capture, capture->freed[i]))
+            rc = dh_image_store(heap, capture->freed[i], NULL);
+    }
+    heap->committed = capture->state;
+    recycle(heap, capture);
+    return rc;
+}
+
+void dh_commit_failed(dh_heap *heap, dh_capture *capture)
+{
+    dhi_world_stop(heap);
+    put_all_back(heap, capture);
+    dhi_world_resume(heap);
+    recycle(heap, capture);
+}
+
+int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out)
+{
+    dh_capture *capture;
+    int rc = dh_savepoint_take(heap, &capture);
+
+    if (rc != 0)
+        return rc;
+    *pages_out = capture->freed_count;
+    *changed_bytes_out = 0;
+    for (size_t i = 0; i < capture->pages_count; i++) {
+        uint32_t words = dh_page_changed_words(heap, capture->pages[i],
+                                               capture->bytes + i * DH_PAGE_BYTES);
+        *pages_out += words != 0;
+        *changed_bytes_out += words * (uint64_t)8;
+    }
+    dh_savepoint_drop(heap, capture);
+    return 0;
+}
+
+void dh_commit_state(const dh_capture *capture, dh_state *state_out) { *state_out = capture->state; }
+
+void dh_commit_stats_read(const dh_capture *capture, dh_commit_stats *stats_out)
+{
+    *stats_out = capture->stats;
+}

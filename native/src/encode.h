@@ -1,0 +1,10 @@
+/* encode.h -- from a capture to delta chunks; and what differs, counted. */
+#ifndef DH_ENCODE_H
+#define DH_ENCODE_H
+
+#include "capture.h"
+
+/* 8-byte words in which the bytes differ from the page's committed image. */
+uint32_t dh_page_changed_words(const dh_heap *heap, dh_pgno pgno, const uint8_t *bytes);
+
+#endif
