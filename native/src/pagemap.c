@@ -115,7 +115,7 @@ static int chunk_gather(const scan *s, uint64_t start, uint64_t limit)
     uint64_t from = start;
 
     while (from < limit) {
-        uint64_t regions_count;
+        uint64_t regions_count = 0;
         int rc = chunk_step(s, from, limit, &from, &regions_count);
 
         if (rc != 0) {

@@ -153,13 +153,14 @@ fail_watch:
     return rc;
 }
 
-static int uffd_open(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
-                     size_t why_size)
-{
-    int uffd;
-    int rc = uffd_from_syscall(&uffd, why_out, why_size);
+typedef int (*uffd_source)(int *uffd_out, char *why_out, size_t why_size);
 
-    (void)argument;
+static int uffd_open_from(uffd_source source, const dh_arena *arena, void **state_out,
+                          char *why_out, size_t why_size)
+{
+    int uffd = -1;
+    int rc = source(&uffd, why_out, why_size);
+
     if (rc != 0)
         return rc;
     rc = uffd_begin(arena, uffd, state_out, why_out, why_size);
@@ -168,19 +169,18 @@ static int uffd_open(const dh_arena *arena, const void *argument, void **state_o
     return rc;
 }
 
+static int uffd_open(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
+                     size_t why_size)
+{
+    (void)argument;
+    return uffd_open_from(uffd_from_syscall, arena, state_out, why_out, why_size);
+}
+
 static int uffd_dev_open(const dh_arena *arena, const void *argument, void **state_out,
                          char *why_out, size_t why_size)
 {
-    int uffd;
-    int rc = uffd_from_device(&uffd, why_out, why_size);
-
     (void)argument;
-    if (rc != 0)
-        return rc;
-    rc = uffd_begin(arena, uffd, state_out, why_out, why_size);
-    if (rc != 0)
-        close(uffd);
-    return rc;
+    return uffd_open_from(uffd_from_device, arena, state_out, why_out, why_size);
 }
 
 /* --- the rest of the contract ------------------------------------------------------------------ */
