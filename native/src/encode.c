@@ -164,11 +164,13 @@ static int encode_extent(encoder *enc, size_t from, size_t to)
 {
     dh_capture *capture = enc->capture;
     uint32_t extent_no = dh_extent_of(capture->pages[from]);
+    int rc = extent_no > 0 ? encode_freed(enc, extent_no - 1) : 0;
     size_t entries_size = enc->entries.size, payload_size = enc->payload.size;
     uint32_t entries_count = enc->entries_count;
     uint64_t changed_before = capture->stats.changed_bytes;
-    int rc = encode_freed(enc, extent_no);
 
+    if (rc == 0)
+        rc = encode_freed(enc, extent_no);
     for (size_t i = from; rc == 0 && i < to; i++)
         rc = encode_page(enc, capture->pages[i], capture->bytes + i * DH_PAGE_BYTES);
     if (rc != 0)

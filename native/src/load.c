@@ -87,6 +87,7 @@ int dh_load_delta(dh_heap *heap, const uint8_t *bytes, size_t size)
 static int start_empty(dh_heap *heap)
 {
     heap->arena.hwm_pages = 1;
+    dh_bits_set(&heap->alloc.changed, 0); /* the table must say RESERVED for page 0 */
     int rc = dh_alloc_rebuild(heap);
     if (rc == 0)
         rc = dh_dict_new(heap, &heap->root);
@@ -94,7 +95,6 @@ static int start_empty(dh_heap *heap)
     return rc;
 }
 
-/* The table's entry for page 0 is written by the first commit; in a new heap it reads as FREE. */
 static int start_loaded(dh_heap *heap, const dh_state *state)
 {
     uint64_t length;
