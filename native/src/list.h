@@ -1,6 +1,8 @@
 /* list.h -- List: a head cell and a vector of values.
  *
- *   head  [0] meta   [1..3] vec (vec.h)
+ *   head  [0] meta | gap   [1..3] vec (vec.h)
+ *
+ * The first gap slots of the vec are EMPTY and precede element 0.
  *
  * Every function takes the ref word of the list and checks it. Words stored become owned by the
  * list (value.h); words removed are handed back or dropped as said.

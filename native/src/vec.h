@@ -16,6 +16,7 @@
 
 enum { DH_VEC_LENGTH = 0, DH_VEC_ROOT = 1, DH_VEC_DEPTH = 2, DH_VEC_WORDS = 3 };
 #define DH_VEC_DEPTH_MAX 5
+#define DH_VEC_LEAF_WORDS 512u
 
 /* vec points to the three words, inside the arena. */
 static inline uint64_t dh_vec_length(const dh_word *vec)
@@ -35,6 +36,10 @@ int dh_vec_set_length(dh_heap *heap, dh_word *vec, uint64_t length) DH_MUST_USE;
 /* Move count words from index `from` to index `to` inside the reserved room (like memmove). */
 int dh_vec_move(dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from, uint64_t count)
     DH_MUST_USE;
+/* Put count leaves of EMPTY slots before slot 0 (length grows), or take them away again (their slots
+ * must be EMPTY). Only refs to leaves move; depth must be > 0. Opening is all or nothing. */
+int dh_vec_open_front(dh_heap *heap, dh_word *vec, uint64_t leaves_count) DH_MUST_USE;
+int dh_vec_close_front(dh_heap *heap, dh_word *vec, uint64_t leaves_count) DH_MUST_USE;
 /* Free all storage: length 0, root EMPTY. */
 void dh_vec_clear(dh_heap *heap, dh_word *vec);
 

@@ -22,7 +22,7 @@ typedef enum {
     DH_T_BYTES = 2,  /* raw: u32 size, bytes, > 7                                                */
     DH_T_FLOAT = 3,  /* raw: 8 bytes IEEE double that does not fit inline                        */
     DH_T_BIGINT = 4, /* raw: u32 size << 1 | sign, magnitude bytes little-endian, minimal        */
-    DH_T_TUPLE = 5,  /* refs: [count][words...]                                                  */
+    DH_T_TUPLE = 5,  /* refs: [depth << 32 | count as int][words...]                              */
     DH_T_DICT = 6,   /* refs: container head, 4 words                                            */
     DH_T_LIST = 7,
     DH_T_BUFFER = 8,
