@@ -1,0 +1,50 @@
+"""What a user's type checker must understand; checked by `make types`, never run.
+
+Each assert_type is a promise about an annotation of the public API.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, assert_type
+
+import dirtyheap as dh
+
+
+def open_and_commit(path: Path) -> int:
+    with dh.open(path) as heap:
+        assert_type(heap, dh.Heap)
+        assert_type(heap.root, dh.Dict)
+        heap.root["count"] = 1
+        commit = heap.commit(note="one")
+        assert_type(commit, dh.Commit)
+        assert_type(commit.bytes_written, int)
+        return commit.id
+
+
+def containers(heap: dh.Heap) -> list[Any]:
+    users = heap.dict({"ada": 36})
+    assert_type(users, dh.Dict)
+    names = heap.list(["ada"])
+    assert_type(names, dh.List)
+    buffer = heap.buffer(4096)
+    assert_type(buffer, dh.Buffer)
+    memoryview(buffer)[0:4] = b"abcd"
+    with heap.transaction():
+        users["grace"] = 85
+        names.append("grace")
+    with heap.hold():
+        buffer[0] = 1
+    assert_type(heap.pending().pages, int)
+    heap.rollback()
+    return [len(users), names[0], "ada" in users]
+
+
+def read(path: str) -> str:
+    try:
+        with dh.open(path, create=False) as heap:
+            return str(dh.to_python(heap.root))
+    except dh.HeapLockedError as error:
+        return str(error)
+    except dh.HeapError as error:
+        raise SystemExit(1) from error
