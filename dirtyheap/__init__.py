@@ -1,0 +1,54 @@
+"""dirtyheap: a persistent heap for Python. Change anything, commit, pay for what you changed.
+
+>>> import dirtyheap as dh, tempfile, os
+>>> with dh.open(os.path.join(tempfile.mkdtemp(), "heap")) as heap:
+...     heap.root["answers"] = [42]
+...     heap.root["answers"].append(43)
+...     heap.commit().id
+1
+"""
+
+from ._native import Buffer, Dict, List, to_python
+from .errors import (
+    CommitError,
+    HeapClosedError,
+    HeapCorruptError,
+    HeapError,
+    HeapFullError,
+    HeapLockedError,
+    HeapPoisonedError,
+    ReadOnlyError,
+    StaleObjectError,
+    TrackerError,
+)
+from .heap import Heap, open
+from .probe import ProbeResult, probe
+from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Buffer",
+    "CollectStats",
+    "Commit",
+    "CommitError",
+    "Dict",
+    "Heap",
+    "HeapClosedError",
+    "HeapCorruptError",
+    "HeapError",
+    "HeapFullError",
+    "HeapLockedError",
+    "HeapPoisonedError",
+    "HeapStats",
+    "List",
+    "Pending",
+    "ProbeResult",
+    "ReadOnlyError",
+    "StaleObjectError",
+    "TrackerError",
+    "VerifyReport",
+    "open",
+    "probe",
+    "to_python",
+]

@@ -1,0 +1,584 @@
+"""Heap: open, root, commit, rollback, transaction, collect, close.
+
+The conductor between the compiled core (pages, containers, deltas as bytes) and the store (files).
+One lock serves every verb; containers need none, the GIL is theirs. Nothing here loops over pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from . import _native
+from ._ffi import check, ffi, lib
+from .base_files import Extent
+from .errors import (
+    CommitError,
+    HeapClosedError,
+    HeapCorruptError,
+    HeapError,
+    HeapPoisonedError,
+)
+from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
+from .store import PAGE_BYTES, Record, Store, body_hash
+from .written_bytes import bytes_written_by_this_thread
+
+CAPACITY_BYTES: Final = 64 << 30
+_TRACKERS: Final = {
+    "auto": lib.DH_TRACKER_AUTO,
+    "uffd": lib.DH_TRACKER_UFFD,
+    "uffd-dev": lib.DH_TRACKER_UFFD_DEV,
+    "compare": lib.DH_TRACKER_COMPARE,
+}
+_CHUNK_BYTES: Final = 12 << 20  # an extent may go beyond; LMDB gets values below 16 MiB
+# A fold is due when the deltas outweigh half the base (each byte of a base is then rewritten at
+# most twice per byte of delta), or when there are so many that opening would take notice.
+_FOLD_BYTES_MIN: Final = 32 << 20
+_FOLD_COMMITS_MAX: Final = 2048
+
+
+def open(  # noqa: A001 - the name users read: dirtyheap.open
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    capacity: int = CAPACITY_BYTES,
+    tracker: str = "auto",
+) -> Heap:
+    """Open the heap in a directory, at its last commit.
+
+    Args:
+        path: the directory; made when it does not exist (its parent must).
+        create: False: FileNotFoundError instead of a new heap.
+        capacity: bytes of address space to reserve, the most the heap can grow to while it is
+            open. Costs no memory. 1 MiB to 4 TiB.
+        tracker: how written pages are found: ``"auto"`` takes userfaultfd by system call, else by
+            device node, else ``"compare"`` (every page against its committed image: slower, same
+            results). ``"uffd"``, ``"uffd-dev"``, ``"compare"`` force one. The environment variable
+            ``DIRTYHEAP_TRACKER`` says what ``"auto"`` means.
+
+    Raises:
+        HeapLockedError: another process (or this one) has it open for writing.
+        HeapCorruptError: it is damaged; nothing was changed.
+        HeapError: the path is not a heap, or of a newer format.
+        TrackerError: the tracker asked for does not work here.
+
+    Cost: reads the whole heap once (about 0.2 s per GiB when cached).
+
+    >>> import dirtyheap as dh, tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "inventory")
+    >>> with dh.open(path) as heap:
+    ...     heap.root["bolts"] = {"m4": 40}
+    ...     heap.root["bolts"]["m4"] -= 1
+    ...     heap.commit("first").id
+    1
+    >>> with dh.open(path) as heap:
+    ...     heap.root["bolts"]["m4"]
+    39
+    """
+    return Heap(Path(path), create=create, capacity=capacity, tracker=tracker)
+
+
+def _tracker_id(name: str) -> int:
+    if name == "auto":
+        name = os.environ.get("DIRTYHEAP_TRACKER", "auto")
+    try:
+        return int(_TRACKERS[name])
+    except KeyError:
+        raise ValueError(f"tracker {name!r}: must be one of {', '.join(_TRACKERS)}") from None
+
+
+class Heap:
+    """A persistent object graph. Made by :func:`open`; use as a context manager or close it.
+
+    Leaving the ``with`` block closes without committing: what was not committed is gone.
+    """
+
+    def __init__(self, directory: Path, *, create: bool, capacity: int, tracker: str) -> None:
+        self._lock = threading.RLock()
+        self._verb = ""  # the verb that holds the lock now; guards against re-entry
+        self._poison = ""
+        self._savepoints: list[Any] = []
+        self._store: Store | None = None
+        self._owner_pid = os.getpid()
+        tracker_id = _tracker_id(tracker)
+        store = Store(directory, create=create)
+        try:
+            key = store.meta["hash_key"]
+            self._core = _native.Core(
+                capacity, tracker_id,
+                int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"),
+            )
+            try:
+                self._ptr = ffi.cast("dh_heap *", self._core.address)
+                lib.dh_fork_guard_fd(self._ptr, store.lock_fd)
+                self._load(store)
+            except BaseException:
+                self._core.close()
+                raise
+        except BaseException:
+            store.close()
+            raise
+        self._store = store
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def _load(self, store: Store) -> None:
+        for extent in store.extents.values():
+            fd = store.locate(extent)
+            try:
+                if os.fstat(fd).st_size != extent.file_bytes:
+                    raise HeapCorruptError(f"the base file {extent.file_name} has a wrong size")
+                self._check(lib.dh_load_extent(
+                    self._ptr, extent.number, extent.version, fd, extent.file_bytes))
+            finally:
+                os.close(fd)
+        for chunk in store.read_deltas():
+            self._check(lib.dh_load_delta(self._ptr, ffi.from_buffer(chunk), len(chunk)))
+        state = ffi.NULL
+        if store.last is not None:
+            last = store.last
+            state = ffi.new("dh_state *", (last.root, last.hwm_pages, last.serial_next))
+        self._check(lib.dh_load_finish(self._ptr, state))
+
+    def _check(self, rc: int) -> None:
+        if rc != 0:
+            check(rc, self._ptr)
+
+    def __enter__(self) -> Heap:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._store is None:
+            return "<dirtyheap.Heap, closed>"
+        return f"<dirtyheap.Heap {str(self._store.directory)!r}, commit {self.last_commit_id}>"
+
+    def close(self) -> None:
+        """Close without committing. Containers raise HeapClosedError from now on; views of
+        buffers stay valid memory, saved nowhere, until the last one is released (ResourceWarning).
+        Closing twice is harmless. In a forked child it only forgets the heap."""
+        with self._lock:
+            if self._store is None:
+                return
+            if self._verb:
+                raise HeapError(f"close() called from inside {self._verb}")
+            store, self._store = self._store, None
+            exports = self._core.exports_count
+            for savepoint in self._savepoints:
+                lib.dh_savepoint_drop(self._ptr, savepoint)
+            self._savepoints.clear()
+            self._core.close()
+            if os.getpid() == self._owner_pid:
+                store.close()
+            if exports:
+                warnings.warn(
+                    f"the heap was closed while {exports} views of its buffers were alive: their "
+                    "memory stays until they go, and is saved nowhere",
+                    ResourceWarning,
+                    stacklevel=2,
+                )
+
+    def __del__(self) -> None:
+        if getattr(self, "_store", None) is not None:
+            warnings.warn(f"unclosed heap {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    @property
+    def closed(self) -> bool:
+        """True after :meth:`close`."""
+        return self._store is None
+
+    @property
+    def path(self) -> Path:
+        """The heap's directory."""
+        return self._open_store().directory
+
+    @property
+    def last_commit_id(self) -> int:
+        """Id of the last commit, 0 before the first."""
+        last = self._open_store().last
+        return last.id if last else 0
+
+    def _open_store(self) -> Store:
+        if self._store is None:
+            raise HeapClosedError("the heap is closed")
+        return self._store
+
+    @contextlib.contextmanager
+    def _exclusive(self, verb: str) -> Iterator[Store]:
+        """Hold the heap's lock for one verb; refuse re-entry from a callback of this thread."""
+        with self._lock:
+            if self._verb:
+                raise HeapError(f"{verb} called from inside {self._verb}")
+            store = self._open_store()
+            if self._poison:
+                raise HeapPoisonedError(self._poison)
+            self._verb = verb
+            try:
+                yield store
+            except HeapPoisonedError as error:
+                self._poison = str(error)
+                raise
+            finally:
+                self._verb = ""
+
+    def _refuse_in_transaction(self, verb: str) -> None:
+        if self._savepoints:
+            raise HeapError(f"{verb} inside transaction(): leave the block first")
+
+    # --- contents --------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> _native.Dict:
+        """The dict at the top of the graph: what is reachable from it persists."""
+        return self._core.root()
+
+    def dict(self, initial: Mapping[Any, Any] | Iterable[Any] | None = None) -> _native.Dict:
+        """A new Dict in this heap, linked to nothing yet; copies the initial contents in."""
+        return self._core.new_dict(initial)
+
+    def list(self, initial: Iterable[Any] | None = None) -> _native.List:
+        """A new List in this heap, linked to nothing yet; copies the initial contents in."""
+        return self._core.new_list(initial)
+
+    def buffer(self, initial: int | bytes | bytearray | memoryview) -> _native.Buffer:
+        """A new Buffer: ``initial`` zero bytes, or a copy of bytes. It takes whole pages.
+
+        Anything that writes through its memory (``memoryview``, ``numpy.frombuffer``,
+        ``readinto``, C code) is seen by the next commit.
+        """
+        return self._core.new_buffer(initial)
+
+    # --- commit -----------------------------------------------------------------------------------
+
+    def commit(self, note: str = "") -> Commit:
+        """Make the present state durable. After it returns, power may fail.
+
+        The application is stopped while the kernel is asked which pages were written and they are
+        copied (``pause_ns``); comparing, encoding and writing run beside it. When nothing changed
+        and there is no note, nothing is written and the last commit is returned.
+
+        Raises:
+            CommitError: nothing was written (disk full, I/O error); the changes are still in
+                memory and in the next commit.
+            HeapPoisonedError: the disk failed in a way that leaves open which commit is the last;
+                close the heap and open it again.
+
+        Cost: follows the pages written since the last commit, plus about 1 ns per page of heap.
+        """
+        began_ns = time.perf_counter_ns()
+        if not isinstance(note, str):
+            raise TypeError(f"note must be a str, not {type(note).__name__}")
+        with self._exclusive("commit()") as store:
+            self._refuse_in_transaction("commit()")
+            return self._commit(store, note, began_ns)
+
+    def _commit(self, store: Store, note: str, began_ns: int) -> Commit:
+        written_before = bytes_written_by_this_thread()
+        capture_out = ffi.new("dh_capture **")
+        self._check(lib.dh_commit_capture(self._ptr, capture_out))
+        capture = capture_out[0]
+        new_files: list[Extent] = []
+        record = None
+        chunks: list[Any] = []
+        try:
+            parent_id = store.last.id if store.last else 0
+            self._check(lib.dh_commit_encode(
+                self._ptr, capture, parent_id, parent_id + 1, _CHUNK_BYTES))
+            stats = ffi.new("dh_commit_stats *")
+            lib.dh_commit_stats_read(capture, stats)
+            if store.last is None or stats.pages_count or note:
+                new_files = self._write_rebased(store, capture, parent_id + 1)
+                chunks = self._chunks(capture)
+                record = self._record(store, capture, stats, note, chunks)
+                store.append(record, chunks, new_files)
+        except BaseException as error:
+            self._give_up(store, capture, record, chunks, new_files, error)
+            raise
+        self._settle(store, capture, new_files)
+        if self._is_fold_due(store):
+            self._fold(store)
+        total_ns = time.perf_counter_ns() - began_ns
+        written = bytes_written_by_this_thread() - written_before
+        return self._commit_result(store, record is not None, stats, written, total_ns)
+
+    @staticmethod
+    def _commit_result(
+        store: Store, is_new: bool, stats: Any, bytes_written: int, total_ns: int
+    ) -> Commit:
+        last = store.last
+        assert last is not None
+        return Commit(
+            id=last.id, parent=last.parent, time=last.time, note=last.note,
+            pages=stats.pages_count if is_new else 0,
+            bytes_changed=stats.changed_bytes if is_new else 0,
+            bytes_written=bytes_written if is_new else 0,
+            pause_ns=stats.stop_ns, total_ns=total_ns,
+        )
+
+    @staticmethod
+    def _chunks(capture: Any) -> list[Any]:
+        size = ffi.new("size_t *")
+        chunks = []
+        for index in range(lib.dh_commit_chunks_count(capture)):
+            data = lib.dh_commit_chunk(capture, index, size)
+            chunks.append(ffi.buffer(data, size[0]))
+        return chunks
+
+    @staticmethod
+    def _record(store: Store, capture: Any, stats: Any, note: str, chunks: list[Any]) -> Record:
+        state = ffi.new("dh_state *")
+        lib.dh_commit_state(capture, state)
+        return store.next_record(
+            time=time.time(), note=note, root=state.root, hwm_pages=state.hwm_pages,
+            serial_next=state.serial_next, chunks=len(chunks), body_hash=body_hash(chunks),
+            pages=stats.pages_count, bytes_changed=stats.changed_bytes,
+        )
+
+    def _write_rebased(self, store: Store, capture: Any, version: int) -> list[Extent]:
+        """Base files for extents that changed almost wholly; durable when this returns."""
+        count = lib.dh_commit_rebased_count(capture)
+        numbers = [lib.dh_commit_rebased_extent(capture, i) for i in range(count)]
+        return self._write_base_files(store, capture, numbers, version)
+
+    def _write_base_files(
+        self, store: Store, capture: Any, numbers: list[int], version: int
+    ) -> list[Extent]:
+        files: list[Extent] = []
+        try:
+            for number in numbers:
+                def fill(fd: int, number: int = number) -> tuple[int, int]:
+                    size, checksum = ffi.new("uint64_t *"), ffi.new("uint32_t *")
+                    self._check(lib.dh_extent_write(
+                        self._ptr, capture, number, version, fd, size, checksum))
+                    return size[0], checksum[0]
+
+                files.append(store.write_base(number, version, fill))
+            if files:
+                store.sync_base()
+        except OSError as error:
+            store.drop_base(files)
+            raise CommitError(
+                f"a base file could not be written: {error}. Nothing is lost: the changes are "
+                "still in memory and in the next commit"
+            ) from error
+        except BaseException:
+            store.drop_base(files)
+            raise
+        return files
+
+    def _settle(self, store: Store, capture: Any, new_files: list[Extent]) -> None:
+        """The record is durable: make it the committed image of this process too."""
+        try:
+            self._switch(store, new_files)
+            self._check(lib.dh_commit_done(self._ptr, capture))
+        except (OSError, MemoryError, HeapError) as error:
+            raise HeapPoisonedError(
+                f"the commit is durable, but this process cannot go on from it ({error}): close "
+                "the heap and open it again"
+            ) from error
+
+    def _give_up(
+        self, store: Store, capture: Any, record: Record | None, chunks: list[Any],
+        new_files: list[Extent], error: BaseException,
+    ) -> None:
+        """An exception came between capture and the end of the transaction."""
+        if isinstance(error, HeapPoisonedError):
+            lib.dh_commit_failed(self._ptr, capture)
+            return
+        if record is not None and not isinstance(error, CommitError) and store.is_durable(record):
+            # an interrupt (KeyboardInterrupt, a signal handler's exception) after the commit
+            store.adopt(record, chunks, new_files)
+            self._settle(store, capture, new_files)
+            return
+        chunks.clear()
+        lib.dh_commit_failed(self._ptr, capture)
+        store.drop_base(new_files)
+
+    # --- fold ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _is_fold_due(store: Store) -> bool:
+        base_bytes = sum(extent.file_bytes for extent in store.extents.values())
+        return (
+            store.delta_bytes > max(_FOLD_BYTES_MIN, base_bytes // 2)
+            or store.deltas_count > _FOLD_COMMITS_MAX
+        )
+
+    def fold(self) -> int:
+        """Merge all deltas into base files; returns how many extents were rewritten.
+
+        Changes nothing that a user sees; makes the next open faster and gives disk space back to
+        the store. Runs by itself when deltas outweigh half of the base.
+        """
+        with self._exclusive("fold()") as store:
+            return self._fold(store)
+
+    def _fold(self, store: Store) -> int:
+        if store.last is None:
+            return 0
+        count = lib.dh_extents_unfolded(self._ptr, ffi.NULL, 0)
+        numbers = ffi.new("uint32_t[]", count)
+        lib.dh_extents_unfolded(self._ptr, numbers, count)
+        files = self._write_base_files(store, ffi.NULL, list(numbers), store.last.id)
+        replaced = store.replace_base(files)
+        self._switch(store, files)
+        store.drop_base(replaced)
+        return len(files)
+
+    def _switch(self, store: Store, files: list[Extent]) -> None:
+        for extent in files:
+            fd = store.locate(extent)
+            try:
+                self._check(lib.dh_extent_switch(
+                    self._ptr, extent.number, extent.version, fd, extent.file_bytes))
+            finally:
+                os.close(fd)
+
+    # --- going back -----------------------------------------------------------------------------------
+
+    def rollback(self) -> int:
+        """Go back to the last commit; returns the pages restored. Cost follows the pages written.
+
+        Containers that the commit holds stay valid objects with their old contents; those made
+        since raise StaleObjectError.
+        """
+        with self._exclusive("rollback()"):
+            self._refuse_in_transaction("rollback()")
+            return self._show(ffi.NULL)
+
+    def _show(self, savepoint: Any) -> int:
+        pages, stop_ns = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        self._check(lib.dh_show_state(self._ptr, savepoint, pages, stop_ns))
+        return int(pages[0])
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Heap]:
+        """All or nothing: commits at the end of the block, goes back to its start on an exception.
+
+        Holds the heap's lock: no commit or collection of another thread falls inside. What other
+        threads write meanwhile belongs to it and goes back with it. Blocks nest; an inner one is
+        kept or undone by itself, and only the outermost commits. When that commit fails, the
+        changes stay in memory, as after a failed :meth:`commit`.
+
+        >>> import dirtyheap as dh, tempfile, os
+        >>> heap = dh.open(os.path.join(tempfile.mkdtemp(), "accounts"))
+        >>> heap.root["a"] = 10
+        >>> try:
+        ...     with heap.transaction():
+        ...         heap.root["a"] -= 50
+        ...         if heap.root["a"] < 0:
+        ...             raise ValueError("overdrawn")
+        ... except ValueError:
+        ...     heap.root["a"]
+        10
+        >>> heap.close()
+        """
+        began_ns = time.perf_counter_ns()
+        with self._lock:
+            savepoint_out = ffi.new("dh_capture **")
+            with self._exclusive("transaction()"):
+                self._check(lib.dh_savepoint_take(self._ptr, savepoint_out))
+                savepoint = savepoint_out[0]
+                self._savepoints.append(savepoint)
+            try:
+                yield self
+            except BaseException:
+                self._end_savepoint(savepoint, show=True)
+                raise
+            self._end_savepoint(savepoint, show=False)
+            if not self._savepoints:
+                with self._exclusive("transaction()") as store:
+                    self._commit(store, "", began_ns)
+
+    def _end_savepoint(self, savepoint: Any, *, show: bool) -> None:
+        if savepoint not in self._savepoints:
+            return  # the heap was closed inside the block
+        self._savepoints.remove(savepoint)
+        try:
+            if show:
+                with self._exclusive("transaction()"):
+                    self._show(savepoint)
+        finally:
+            lib.dh_savepoint_drop(self._ptr, savepoint)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Heap]:
+        """No commit, rollback or collection of another thread falls inside the block: for groups
+        of stores that belong together, and for writers that do not hold the GIL."""
+        with self._lock:
+            self._open_store()
+            yield self
+
+    # --- looking ----------------------------------------------------------------------------------------
+
+    def pending(self) -> Pending:
+        """What a commit would store now. Changes nothing; costs what the commit's stop costs."""
+        with self._exclusive("pending()"):
+            pages, changed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+            self._check(lib.dh_pending(self._ptr, pages, changed))
+            return Pending(pages=pages[0], bytes=changed[0])
+
+    def collect(self) -> CollectStats:
+        """Free what neither the root nor a live Python reference reaches.
+
+        Stops the application for a trace of everything live. Frees space in memory at once and in
+        the store with the next commit; changes no live value and dirties no page.
+        """
+        with self._exclusive("collect()"):
+            stats = ffi.new("dh_collect_stats *")
+            self._check(lib.dh_collect(self._ptr, stats))
+            return CollectStats(
+                live_cells=stats.live_cells_count, freed_cells=stats.freed_cells_count,
+                freed_bytes=stats.freed_bytes, freed_pages=stats.freed_pages_count,
+                released_pages=stats.released_pages_count, roots=stats.roots_count,
+                pause_ns=stats.stop_ns,
+            )
+
+    def verify(self) -> VerifyReport:
+        """Walk everything reachable and check it against the rules of its structure."""
+        with self._exclusive("verify()"):
+            cells, problems = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+            self._check(lib.dh_check(self._ptr, cells, problems))
+            text = ffi.string(lib.dh_heap_error_text(self._ptr)).decode("utf-8", "replace")
+            return VerifyReport(cells[0], problems[0], text if problems[0] else "")
+
+    def mark_dirty(self, buffer: Any) -> None:
+        """Say that memory of this heap was written in a way the kernel cannot see: by io_uring
+        into registered buffers, RDMA, a GPU. ``buffer``: a Buffer, or a view or array over one."""
+        with self._exclusive("mark_dirty()"), memoryview(buffer) as view:
+            address = int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
+            self._check(lib.dh_mark_dirty(self._ptr, address, view.nbytes))
+
+    def stats(self) -> HeapStats:
+        """Figures about the open heap; cheap."""
+        with self._exclusive("stats()") as store:
+            stats = ffi.new("dh_heap_stats *")
+            lib.dh_heap_stats_read(self._ptr, stats)
+            names = {number: name for name, number in _TRACKERS.items()}
+            reason = ffi.string(lib.dh_heap_tracker_reason(self._ptr)).decode("utf-8", "replace")
+            return HeapStats(
+                tracker=names.get(stats.tracker, "script"), tracker_reason=reason,
+                capacity_bytes=stats.capacity_pages * PAGE_BYTES,
+                arena_bytes=stats.hwm_pages * PAGE_BYTES,
+                free_bytes=stats.free_pages_count * PAGE_BYTES,
+                allocated_bytes=stats.allocated_bytes, handles=stats.handles_count,
+                exported_views=stats.exports_count,
+                overlay_pages=stats.overlay_pages_count, overlay_bytes=stats.overlay_bytes,
+                base_bytes=stats.base_pages_count * PAGE_BYTES,
+                delta_bytes=store.delta_bytes, commit=store.last.id if store.last else 0,
+            )

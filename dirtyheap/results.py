@@ -1,0 +1,105 @@
+"""What the verbs of a heap return: plain frozen records, with units in the names or below.
+
+Nothing here computes; nothing here imports the compiled module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One durable state of a heap.
+
+    Attributes:
+        id: dense, from 1; 0 is the empty heap before its first commit.
+        parent: id of the commit before.
+        time: seconds since the epoch when the commit was made.
+        note: the text given to :meth:`Heap.commit`.
+        pages: page entries stored, pages of the allocation table included.
+        bytes_changed: bytes that differ from the commit before, in whole 8-byte words.
+        bytes_written: bytes handed to the operating system.
+        pause_ns: how long every thread of the application was stopped.
+        total_ns: from the call to the return.
+    """
+
+    id: int
+    parent: int
+    time: float
+    note: str
+    pages: int = 0
+    bytes_changed: int = 0
+    bytes_written: int = 0
+    pause_ns: int = 0
+    total_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a commit would store now: ``pages`` that differ, ``bytes`` in whole 8-byte words."""
+
+    pages: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectStats:
+    """One collection: what it kept, what it freed, how long it stopped the application."""
+
+    live_cells: int
+    freed_cells: int
+    freed_bytes: int
+    freed_pages: int
+    released_pages: int
+    roots: int
+    pause_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """A walk over everything reachable: ``problems`` is 0 in a sound heap."""
+
+    cells: int
+    problems: int
+    first_problem: str
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing is wrong."""
+        return self.problems == 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeapStats:
+    """The state of an open heap.
+
+    Attributes:
+        tracker: name of the mechanism that finds written pages.
+        tracker_reason: why a better one was passed over; empty when none is better.
+        capacity_bytes: address space reserved.
+        arena_bytes: address space used so far (high-water mark).
+        free_bytes: of these, in pages that hold nothing.
+        allocated_bytes: handed out to objects.
+        handles: containers that Python holds.
+        exported_views: memoryviews and arrays over buffers.
+        overlay_pages, overlay_bytes: committed pages newer than their base file, and the memory
+            their images take.
+        base_bytes: in mapped base files (page cache, not private memory).
+        delta_bytes: of deltas in the store that a fold would merge.
+        commit: id of the last commit.
+    """
+
+    tracker: str
+    tracker_reason: str
+    capacity_bytes: int
+    arena_bytes: int
+    free_bytes: int
+    allocated_bytes: int
+    handles: int
+    exported_views: int
+    overlay_pages: int
+    overlay_bytes: int
+    base_bytes: int
+    delta_bytes: int
+    commit: int

@@ -1,0 +1,419 @@
+"""The store: a directory with an LMDB index, base files beside it, and a writer's lock.
+
+Databases (all integers big-endian in keys):
+    meta     b"heap" -> what the heap is: format, uuid, page size, hash key
+    commits  id u64 -> commit record
+    deltas   id u64, chunk u32 -> one chunk of that commit's delta
+    extents  number u32 -> version, size and checksum of the base file
+
+One commit is one write transaction with the delta's few big values and one record. What a record
+names is durable before it: chunks by the transaction's order, base files by fsync of file and
+directory. The store knows nothing of pages; it keeps and returns bytes. It must never hold a read
+transaction beyond one call: that would keep LMDB from reusing space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import msgpack
+
+from ._ffi import ffi, lib
+from .base_files import BaseFiles, Extent
+from .errors import CommitError, HeapCorruptError, HeapError, HeapPoisonedError
+from .syncing import is_sync_enabled, sync_directory
+from .writer_lock import LOCK_NAME, WriterLock
+
+FORMAT: Final = 1
+PAGE_BYTES: Final = 4096
+# Chosen once for the life of the file, never resized while open: sparse, address space only.
+_MAP_BYTES: Final = (1 << 40, 1 << 37, 1 << 34, 1 << 31)
+_DATA_NAME: Final = "data.mdb"
+_OWN_NAMES: Final = {_DATA_NAME, "lock.mdb", LOCK_NAME, "base"}
+_HASH_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A commit record: what one commit is, and what its delta must look like."""
+
+    id: int
+    parent: int
+    parent_hash: bytes
+    nonce: bytes
+    time: float
+    note: str
+    root: int
+    hwm_pages: int
+    serial_next: int
+    chunks: int
+    body_hash: bytes
+    pages: int
+    bytes_changed: int
+    epoch: int = 0
+    features_required: int = 0
+    features_optional: int = 0
+
+    def pack(self) -> bytes:
+        """Encode for the store."""
+        return bytes(msgpack.packb({name: getattr(self, name) for name in self.__slots__}))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Record:
+        """Decode and check the types; HeapCorruptError for anything else."""
+        fields = _unpack_map(data, "a commit record")
+        types = {"parent_hash": bytes, "nonce": bytes, "body_hash": bytes, "note": str,
+                 "time": float}
+        for name in cls.__slots__:
+            expected = types.get(name, int)
+            value = fields.get(name)
+            if type(value) is not expected or (expected is int and not 0 <= value < 1 << 64):
+                raise HeapCorruptError(f"a commit record has no valid {name!r}")
+        if fields["features_required"]:
+            raise HeapError(
+                "the heap uses features that this version does not know: upgrade dirtyheap"
+            )
+        return cls(**{name: fields[name] for name in cls.__slots__})
+
+
+def record_hash(packed: bytes) -> bytes:
+    """What the next record names its parent by."""
+    return hashlib.blake2b(packed, digest_size=_HASH_BYTES).digest()
+
+
+def _unpack_map(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        fields = msgpack.unpackb(data, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise HeapCorruptError(f"{what} is damaged: {error}") from error
+    if not isinstance(fields, dict):
+        raise HeapCorruptError(f"{what} is damaged")
+    return fields
+
+
+def _commit_key(commit_id: int) -> bytes:
+    return struct.pack(">Q", commit_id)
+
+
+def _delta_key(commit_id: int, chunk: int) -> bytes:
+    return struct.pack(">QI", commit_id, chunk)
+
+
+class Store:
+    """One heap's directory, open for writing.
+
+    All methods need the heap's lock. ``last`` is the newest durable record, or None.
+    """
+
+    def __init__(self, directory: Path, *, create: bool) -> None:
+        self.directory = directory
+        is_new = _prepare_directory(directory, create=create)
+        self._lock = WriterLock(directory)
+        try:
+            self._open(is_new)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, is_new: bool) -> None:
+        data = self.directory / _DATA_NAME
+        if data.exists() and data.stat().st_size > 0:
+            check_index(data)
+            is_new = False
+        self._env = _open_environment(self.directory)
+        try:
+            self._base = BaseFiles(self.directory)
+            self._base.create()
+            self._open_databases(is_new)
+            self.extents = self._read_extents()
+            self._base.drop_orphans(self.extents.values())
+            self.last, self._last_hash = self._read_last()
+            self.delta_bytes, self.deltas_count = 0, 0
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _open_databases(self, is_new: bool) -> None:
+        try:
+            self._meta = self._env.open_db(b"meta", create=is_new)
+            self._commits = self._env.open_db(b"commits", create=is_new)
+            self._deltas = self._env.open_db(b"deltas", create=is_new)
+            self._extents = self._env.open_db(b"extents", create=is_new)
+        except lmdb.NotFoundError:
+            raise HeapError(
+                f"{self.directory} holds an LMDB database that is not a dirtyheap heap"
+            ) from None
+        with self._env.begin(db=self._meta) as txn:
+            packed = txn.get(b"heap")
+        if packed is None:
+            packed = self._create_meta()
+        self.meta = _check_meta(packed)
+
+    def _create_meta(self) -> bytes:
+        """The heap's identity; afterwards the directory's own name is made durable too."""
+        packed = msgpack.packb({
+            "format": FORMAT,
+            "uuid": uuid.uuid4().bytes,
+            "page_bytes": PAGE_BYTES,
+            "hash_key": secrets.token_bytes(16),
+            "features_required": 0,
+            "features_optional": 0,
+        })
+        with self._env.begin(write=True, db=self._meta) as txn:
+            txn.put(b"heap", packed)
+        sync_directory(self.directory)
+        sync_directory(self.directory.parent)
+        return bytes(packed)
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def _read_extents(self) -> dict[int, Extent]:
+        extents = {}
+        with self._env.begin(db=self._extents) as txn:
+            for key, value in txn.cursor():
+                fields = _unpack_map(value, "an extent row")
+                number = int.from_bytes(key, "big")
+                try:
+                    row = [fields[name] for name in ("version", "file_bytes", "checksum")]
+                except KeyError as missing:
+                    raise HeapCorruptError(f"extent {number} has no {missing}") from None
+                if len(key) != 4 or not all(type(n) is int and 0 <= n < 1 << 64 for n in row):
+                    raise HeapCorruptError(f"the row of extent {number} is damaged")
+                extents[number] = Extent(number, *row)
+        return extents
+
+    def _read_last(self) -> tuple[Record | None, bytes]:
+        with self._env.begin(db=self._commits) as txn:
+            cursor = txn.cursor()
+            if not cursor.last():
+                return None, bytes(_HASH_BYTES)
+            key, packed = cursor.item()
+        record = Record.unpack(packed)
+        if key != _commit_key(record.id):
+            raise HeapCorruptError(f"the record of commit {record.id} stands under another id")
+        return record, record_hash(packed)
+
+    def locate(self, extent: Extent) -> int:
+        """A descriptor of an extent's base file; the caller closes it."""
+        try:
+            return self._base.locate(extent)
+        except FileNotFoundError:
+            raise HeapCorruptError(f"the base file {extent.file_name} is missing") from None
+
+    def read_deltas(self) -> Iterator[bytes]:
+        """Every stored chunk in commit order, held against the records and their hashes."""
+        with self._env.begin() as txn:
+            records = [Record.unpack(v) for v in txn.cursor(db=self._commits).iternext(False, True)]
+            for record in records:
+                body = hashlib.blake2b(digest_size=_HASH_BYTES)
+                for index in range(record.chunks):
+                    chunk = txn.get(_delta_key(record.id, index), db=self._deltas)
+                    if chunk is None:
+                        raise HeapCorruptError(f"commit {record.id}: chunk {index} is missing")
+                    body.update(chunk)
+                    self.delta_bytes += len(chunk)
+                    yield chunk
+                if record.chunks and body.digest() != record.body_hash:
+                    raise HeapCorruptError(f"commit {record.id}: the body's hash is wrong")
+                self.deltas_count += 1
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def write_base(self, number: int, version: int, fill: Any) -> Extent:
+        """A new base file, durable but for its name: see :meth:`sync_base`."""
+        return self._base.write(number, version, fill)
+
+    def sync_base(self) -> None:
+        """Make the names of new base files durable."""
+        self._base.sync()
+
+    def drop_base(self, extents: list[Extent]) -> None:
+        """Remove base files that the index does not name any more, or never did."""
+        self._base.drop(extents)
+
+    def append(self, record: Record, chunks: list[Any], rebased: list[Extent]) -> None:
+        """One transaction: the delta's chunks, rows of new base files, the record.
+
+        Raises:
+            CommitError: nothing became durable; the same call may be made again.
+            HeapPoisonedError: it cannot be known whether the record became durable.
+        """
+        packed = record.pack()
+        try:
+            self._write(record, packed, chunks, rebased)
+        except (lmdb.Error, OSError, MemoryError) as error:
+            if not self.is_durable(record):
+                raise CommitError(
+                    f"commit {record.id} was not written: {error}. Nothing is lost: the changes "
+                    "are still in memory and in the next commit"
+                ) from error
+        self._note(record, packed, chunks, rebased)
+
+    def _write(self, record: Record, packed: bytes, chunks: list[Any],
+               rebased: list[Extent]) -> None:
+        with self._env.begin(write=True) as txn:
+            for index, chunk in enumerate(chunks):
+                _append(txn, self._deltas, _delta_key(record.id, index), chunk)
+            for extent in rebased:
+                txn.put(extent.number.to_bytes(4, "big"), _pack_extent(extent), db=self._extents)
+            _append(txn, self._commits, _commit_key(record.id), packed)
+
+    def _note(self, record: Record, packed: bytes, chunks: list[Any],
+              rebased: list[Extent]) -> None:
+        self.last, self._last_hash = record, record_hash(packed)
+        self.extents.update({extent.number: extent for extent in rebased})
+        self.delta_bytes += sum(len(chunk) for chunk in chunks)
+        self.deltas_count += 1
+
+    def is_durable(self, record: Record) -> bool:
+        """Whether exactly this record is the store's newest; asked after a commit that failed."""
+        try:
+            last, _ = self._read_last()
+        except lmdb.Error as error:
+            before = "the empty heap" if self.last is None else f"commit {self.last.id}"
+            raise HeapPoisonedError(
+                f"the engine failed while it wrote commit {record.id} ({error}): the heap on disk "
+                f"is either {before} or commit {record.id}; close it and open it again"
+            ) from error
+        return last is not None and last.nonce == record.nonce
+
+    def adopt(self, record: Record, chunks: list[Any], rebased: list[Extent]) -> None:
+        """Take note of a record that became durable although its writer was interrupted."""
+        if self.last is None or self.last.nonce != record.nonce:
+            self._note(record, record.pack(), chunks, rebased)
+
+    def replace_base(self, extents: list[Extent]) -> list[Extent]:
+        """Record new base files as of the last commit and drop the deltas they contain; returns
+        the extents that were replaced."""
+        if self.last is None:
+            raise HeapError("nothing was committed yet")
+        replaced = [self.extents[e.number] for e in extents if e.number in self.extents]
+        with self._env.begin(write=True) as txn:
+            for extent in extents:
+                txn.put(extent.number.to_bytes(4, "big"), _pack_extent(extent), db=self._extents)
+            _delete_all(txn, self._deltas)
+            _delete_all(txn, self._commits, keep=_commit_key(self.last.id))
+            folded = Record(**{n: getattr(self.last, n) for n in Record.__slots__} | {"chunks": 0})
+            packed = folded.pack()
+            txn.put(_commit_key(folded.id), packed, db=self._commits)
+        self.last, self._last_hash = folded, record_hash(packed)
+        self.extents.update({extent.number: extent for extent in extents})
+        self.delta_bytes, self.deltas_count = 0, 0
+        return replaced
+
+    def next_record(self, **fields: Any) -> Record:
+        """The record of the commit after the last one."""
+        parent = self.last.id if self.last else 0
+        return Record(id=parent + 1, parent=parent, parent_hash=self._last_hash,
+                      nonce=secrets.token_bytes(8), **fields)
+
+    @property
+    def lock_fd(self) -> int:
+        """The writer lock's descriptor, for the fork guard."""
+        return self._lock.fd
+
+    def close(self) -> None:
+        """Close the engine and let the next writer in."""
+        self._env.close()
+        self._lock.release()
+
+
+def body_hash(chunks: list[Any]) -> bytes:
+    """Hash over all chunks of one delta."""
+    body = hashlib.blake2b(digest_size=_HASH_BYTES)
+    for chunk in chunks:
+        body.update(chunk)
+    return body.digest()
+
+
+def check_index(data: Path) -> None:
+    """Vouch for the engine's B-trees before the engine sees them: it aborts on damaged ones."""
+    fd = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = ffi.new("char[]", 256)
+        rc = lib.dh_index_check(fd, os.fstat(fd).st_size, text, 256)
+    finally:
+        os.close(fd)
+    why = ffi.string(text).decode("utf-8", "replace")
+    if rc == lib.DH_E_FORMAT:
+        raise HeapError(f"{data} is not a dirtyheap index: {why}")
+    if rc != 0:
+        raise HeapCorruptError(f"{data}: {why or os.strerror(rc)}")
+
+
+def _prepare_directory(directory: Path, *, create: bool) -> bool:
+    """Make or accept the directory; returns whether the heap has to be made."""
+    if not directory.exists():
+        if not create:
+            raise FileNotFoundError(f"there is no heap at {directory} (create=False)")
+        directory.mkdir()
+        return True
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file: a heap is a directory")
+    names = {entry.name for entry in os.scandir(directory)}
+    if _DATA_NAME in names:
+        return False
+    if foreign := names - _OWN_NAMES:
+        raise HeapError(
+            f"{directory} is no heap and not empty (it holds {min(foreign)!r}): give a new path"
+        )
+    if not create:
+        raise FileNotFoundError(f"there is no heap at {directory} (create=False)")
+    return True
+
+
+def _open_environment(directory: Path) -> lmdb.Environment:
+    """Open LMDB with the largest map that the address space allows."""
+    for map_bytes in _MAP_BYTES:
+        try:
+            return lmdb.open(str(directory), map_size=map_bytes, max_dbs=8, readahead=False,
+                             sync=is_sync_enabled(), mode=0o644)
+        except (lmdb.MemoryError, MemoryError):
+            continue
+        except lmdb.InvalidError as error:
+            raise HeapError(f"{directory} is not a dirtyheap heap: {error}") from error
+        except lmdb.Error as error:
+            raise HeapError(f"cannot open {directory}: {error}") from error
+    raise HeapError("no address space for the index: raise 'ulimit -v'")
+
+
+def _check_meta(packed: bytes) -> dict[str, Any]:
+    meta = _unpack_map(packed, "the heap's description")
+    if type(meta.get("format")) is not int or len(meta.get("hash_key") or b"") != 16:
+        raise HeapCorruptError("the heap's description is damaged")
+    if meta["format"] > FORMAT or meta.get("features_required"):
+        raise HeapError(
+            f"the heap was written by a newer version of dirtyheap (format {meta['format']}, "
+            f"this one knows {FORMAT}): upgrade dirtyheap"
+        )
+    if meta.get("page_bytes") != PAGE_BYTES:
+        raise HeapError(f"the heap's pages are not of {PAGE_BYTES} bytes")
+    return meta
+
+
+def _pack_extent(extent: Extent) -> bytes:
+    return bytes(msgpack.packb({
+        "version": extent.version, "file_bytes": extent.file_bytes, "checksum": extent.checksum,
+    }))
+
+
+def _append(txn: lmdb.Transaction, db: Any, key: bytes, value: Any) -> None:
+    # put(append=True) answers False, without an exception, when the key is not beyond the last.
+    if not txn.put(key, value, db=db, append=True):
+        raise HeapCorruptError("the store already holds a later commit than the one being written")
+
+
+def _delete_all(txn: lmdb.Transaction, db: Any, keep: bytes | None = None) -> None:
+    cursor = txn.cursor(db=db)
+    more = cursor.first()
+    while more:
+        more = cursor.next() if cursor.key() == keep else cursor.delete()
