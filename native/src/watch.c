@@ -1,9 +1,9 @@
 /* watch.c -- one tracker, one lock, any number of cursors; and which tracker it is.
  *
  * Contract: watch.h. Scan and merge are one step under the lock, so no page is between the tracker
- * and the cursors when somebody takes his. Nothing here ever clears a page of a cursor except its
- * owner's take, and arming. Report functions run under the lock. In a forked child nothing waits for the lock (a thread that does not
- * exist there may hold it) and nothing touches a descriptor.
+ * and the cursors when somebody takes his; report functions run under it too. Nothing here ever
+ * clears a page of a cursor except its owner's take, and arming. In a forked child nothing waits
+ * for the lock (a thread that does not exist there may hold it) and nothing touches a descriptor.
  */
 #include <stdio.h>
 #include <stdlib.h>
