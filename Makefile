@@ -14,7 +14,6 @@ SOURCES := $(sort $(wildcard pyproject.toml setup.py MANIFEST.in LICENSE README.
     ! -name '*.pyc' ! -name '*.so'))
 
 # Versions are pinned where another version would say something else about the same code.
-BENCH_NEEDS := 'ZODB>=6,<7' 'BTrees>=6,<7' 'persistent>=6,<7' 'numpy>=1.26'
 LINT_NEEDS := ruff==0.17.6 clang-format==23.1.5
 TYPES_NEEDS := mypy==2.4.1 numpy
 
@@ -106,7 +105,7 @@ $(VENV)/installed-test: $(VENV)/installed
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed
-	$(PY) -m pip install --quiet $(BENCH_NEEDS)
+	$(PY) -m pip install --quiet "$$(echo $(WHEELS)/*.whl)[bench]"
 	touch $@
 
 $(VENV)/installed-lint: $(VENV)/interpreter

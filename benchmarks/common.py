@@ -55,7 +55,7 @@ def header(title: str, packages: Sequence[str] = ()) -> Row:
         "cpu": f"{os.cpu_count()} x {_cpu_name()}",
         "python": platform.python_version(),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "tracker": str(dh.probe()),
+        "tracker": next((probed.tracker for probed in dh.probe() if probed.works), "compare"),
     }
     print(f"\n## {title}")
     for name, value in list(facts.items())[1:]:

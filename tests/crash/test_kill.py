@@ -1,8 +1,8 @@
 """A writer is killed with SIGKILL at random moments; each reopening shows a whole, right commit.
 
 The writer (writer.py) steps through states that are a function of their number. What it reports
-over a pipe tells which commit was acknowledged last and whether one was under way; the state found on
-reopening must be the acknowledged one, or the one under way, and equal to plain dicts that went
+over a pipe tells which commit was acknowledged last and whether one was under way; the state found
+on reopening must be the acknowledged one, or the one under way, and equal to plain dicts that went
 through the same steps.
 """
 
