@@ -1,6 +1,6 @@
 """Heap: open, root, commit, rollback, transaction, collect, close.
 
-The conductor between the compiled core (pages, containers, deltas as bytes) and the store (files).
+What a user holds. Between the compiled core (pages, containers, deltas as bytes) and the store.
 One lock serves every verb; containers need none, the GIL is theirs. Nothing here loops over pages.
 """
 
@@ -18,17 +18,10 @@ from typing import Any, Final
 
 from . import _native
 from ._ffi import check, ffi, lib
-from .base_files import Extent
-from .errors import (
-    CommitError,
-    HeapClosedError,
-    HeapCorruptError,
-    HeapError,
-    HeapPoisonedError,
-)
+from .committer import Committer
+from .errors import HeapClosedError, HeapCorruptError, HeapError, HeapPoisonedError
 from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
-from .store import PAGE_BYTES, Record, Store, body_hash
-from .written_bytes import bytes_written_by_this_thread
+from .store import PAGE_BYTES, Store
 
 CAPACITY_BYTES: Final = 64 << 30
 _TRACKERS: Final = {
@@ -37,11 +30,6 @@ _TRACKERS: Final = {
     "uffd-dev": lib.DH_TRACKER_UFFD_DEV,
     "compare": lib.DH_TRACKER_COMPARE,
 }
-_CHUNK_BYTES: Final = 12 << 20  # an extent may go beyond; LMDB gets values below 16 MiB
-# A fold is due when the deltas outweigh half the base (each byte of a base is then rewritten at
-# most twice per byte of delta), or when there are so many that opening would take notice.
-_FOLD_BYTES_MIN: Final = 32 << 20
-_FOLD_COMMITS_MAX: Final = 2048
 
 
 def open(  # noqa: A001 - the name users read: dirtyheap.open
@@ -103,7 +91,6 @@ class Heap:
     def __init__(self, directory: Path, *, create: bool, capacity: int, tracker: str) -> None:
         self._lock = threading.RLock()
         self._verb = ""  # the verb that holds the lock now; guards against re-entry
-        self._poison = ""
         self._savepoints: list[Any] = []
         self._store: Store | None = None
         self._owner_pid = os.getpid()
@@ -117,6 +104,7 @@ class Heap:
             )
             try:
                 self._ptr = ffi.cast("dh_heap *", self._core.address)
+                self._committer = Committer(self._ptr)
                 lib.dh_fork_guard_fd(self._ptr, store.lock_fd)
                 self._load(store)
             except BaseException:
@@ -225,14 +213,11 @@ class Heap:
             if self._verb:
                 raise HeapError(f"{verb} called from inside {self._verb}")
             store = self._open_store()
-            if self._poison:
-                raise HeapPoisonedError(self._poison)
+            if self._committer.poison:
+                raise HeapPoisonedError(self._committer.poison)
             self._verb = verb
             try:
                 yield store
-            except HeapPoisonedError as error:
-                self._poison = str(error)
-                raise
             finally:
                 self._verb = ""
 
@@ -285,139 +270,9 @@ class Heap:
             raise TypeError(f"note must be a str, not {type(note).__name__}")
         with self._exclusive("commit()") as store:
             self._refuse_in_transaction("commit()")
-            return self._commit(store, note, began_ns)
-
-    def _commit(self, store: Store, note: str, began_ns: int) -> Commit:
-        written_before = bytes_written_by_this_thread()
-        capture_out = ffi.new("dh_capture **")
-        self._check(lib.dh_commit_capture(self._ptr, capture_out))
-        capture = capture_out[0]
-        new_files: list[Extent] = []
-        record = None
-        chunks: list[Any] = []
-        try:
-            parent_id = store.last.id if store.last else 0
-            self._check(lib.dh_commit_encode(
-                self._ptr, capture, parent_id, parent_id + 1, _CHUNK_BYTES))
-            stats = ffi.new("dh_commit_stats *")
-            lib.dh_commit_stats_read(capture, stats)
-            if store.last is None or stats.pages_count or note:
-                new_files = self._write_rebased(store, capture, parent_id + 1)
-                chunks = self._chunks(capture)
-                record = self._record(store, capture, stats, note, chunks)
-                store.append(record, chunks, new_files)
-        except BaseException as error:
-            self._give_up(store, capture, record, chunks, new_files, error)
-            raise
-        self._settle(store, capture, new_files)
-        if self._is_fold_due(store):
-            self._fold(store)
-        total_ns = time.perf_counter_ns() - began_ns
-        written = bytes_written_by_this_thread() - written_before
-        return self._commit_result(store, record is not None, stats, written, total_ns)
-
-    @staticmethod
-    def _commit_result(
-        store: Store, is_new: bool, stats: Any, bytes_written: int, total_ns: int
-    ) -> Commit:
-        last = store.last
-        assert last is not None
-        return Commit(
-            id=last.id, parent=last.parent, time=last.time, note=last.note,
-            pages=stats.pages_count if is_new else 0,
-            bytes_changed=stats.changed_bytes if is_new else 0,
-            bytes_written=bytes_written if is_new else 0,
-            pause_ns=stats.stop_ns, total_ns=total_ns,
-        )
-
-    @staticmethod
-    def _chunks(capture: Any) -> list[Any]:
-        size = ffi.new("size_t *")
-        chunks = []
-        for index in range(lib.dh_commit_chunks_count(capture)):
-            data = lib.dh_commit_chunk(capture, index, size)
-            chunks.append(ffi.buffer(data, size[0]))
-        return chunks
-
-    @staticmethod
-    def _record(store: Store, capture: Any, stats: Any, note: str, chunks: list[Any]) -> Record:
-        state = ffi.new("dh_state *")
-        lib.dh_commit_state(capture, state)
-        return store.next_record(
-            time=time.time(), note=note, root=state.root, hwm_pages=state.hwm_pages,
-            serial_next=state.serial_next, chunks=len(chunks), body_hash=body_hash(chunks),
-            pages=stats.pages_count, bytes_changed=stats.changed_bytes,
-        )
-
-    def _write_rebased(self, store: Store, capture: Any, version: int) -> list[Extent]:
-        """Base files for extents that changed almost wholly; durable when this returns."""
-        count = lib.dh_commit_rebased_count(capture)
-        numbers = [lib.dh_commit_rebased_extent(capture, i) for i in range(count)]
-        return self._write_base_files(store, capture, numbers, version)
-
-    def _write_base_files(
-        self, store: Store, capture: Any, numbers: list[int], version: int
-    ) -> list[Extent]:
-        files: list[Extent] = []
-        try:
-            for number in numbers:
-                def fill(fd: int, number: int = number) -> tuple[int, int]:
-                    size, checksum = ffi.new("uint64_t *"), ffi.new("uint32_t *")
-                    self._check(lib.dh_extent_write(
-                        self._ptr, capture, number, version, fd, size, checksum))
-                    return size[0], checksum[0]
-
-                files.append(store.write_base(number, version, fill))
-            if files:
-                store.sync_base()
-        except OSError as error:
-            store.drop_base(files)
-            raise CommitError(
-                f"a base file could not be written: {error}. Nothing is lost: the changes are "
-                "still in memory and in the next commit"
-            ) from error
-        except BaseException:
-            store.drop_base(files)
-            raise
-        return files
-
-    def _settle(self, store: Store, capture: Any, new_files: list[Extent]) -> None:
-        """The record is durable: make it the committed image of this process too."""
-        try:
-            self._switch(store, new_files)
-            self._check(lib.dh_commit_done(self._ptr, capture))
-        except (OSError, MemoryError, HeapError) as error:
-            raise HeapPoisonedError(
-                f"the commit is durable, but this process cannot go on from it ({error}): close "
-                "the heap and open it again"
-            ) from error
-
-    def _give_up(
-        self, store: Store, capture: Any, record: Record | None, chunks: list[Any],
-        new_files: list[Extent], error: BaseException,
-    ) -> None:
-        """An exception came between capture and the end of the transaction."""
-        if isinstance(error, HeapPoisonedError):
-            lib.dh_commit_failed(self._ptr, capture)
-            return
-        if record is not None and not isinstance(error, CommitError) and store.is_durable(record):
-            # an interrupt (KeyboardInterrupt, a signal handler's exception) after the commit
-            store.adopt(record, chunks, new_files)
-            self._settle(store, capture, new_files)
-            return
-        chunks.clear()
-        lib.dh_commit_failed(self._ptr, capture)
-        store.drop_base(new_files)
+            return self._committer.commit(store, note, began_ns)
 
     # --- fold ---------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _is_fold_due(store: Store) -> bool:
-        base_bytes = sum(extent.file_bytes for extent in store.extents.values())
-        return (
-            store.delta_bytes > max(_FOLD_BYTES_MIN, base_bytes // 2)
-            or store.deltas_count > _FOLD_COMMITS_MAX
-        )
 
     def fold(self) -> int:
         """Merge all deltas into base files; returns how many extents were rewritten.
@@ -426,28 +281,7 @@ class Heap:
         the store. Runs by itself when deltas outweigh half of the base.
         """
         with self._exclusive("fold()") as store:
-            return self._fold(store)
-
-    def _fold(self, store: Store) -> int:
-        if store.last is None:
-            return 0
-        count = lib.dh_extents_unfolded(self._ptr, ffi.NULL, 0)
-        numbers = ffi.new("uint32_t[]", count)
-        lib.dh_extents_unfolded(self._ptr, numbers, count)
-        files = self._write_base_files(store, ffi.NULL, list(numbers), store.last.id)
-        replaced = store.replace_base(files)
-        self._switch(store, files)
-        store.drop_base(replaced)
-        return len(files)
-
-    def _switch(self, store: Store, files: list[Extent]) -> None:
-        for extent in files:
-            fd = store.locate(extent)
-            try:
-                self._check(lib.dh_extent_switch(
-                    self._ptr, extent.number, extent.version, fd, extent.file_bytes))
-            finally:
-                os.close(fd)
+            return self._committer.fold(store)
 
     # --- going back -----------------------------------------------------------------------------------
 
@@ -503,7 +337,7 @@ class Heap:
             self._end_savepoint(savepoint, show=False)
             if not self._savepoints:
                 with self._exclusive("transaction()") as store:
-                    self._commit(store, "", began_ns)
+                    self._committer.commit(store, "", began_ns)
 
     def _end_savepoint(self, savepoint: Any, *, show: bool) -> None:
         if savepoint not in self._savepoints:

@@ -20,7 +20,7 @@ import secrets
 import struct
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -293,22 +293,44 @@ class Store:
 
     def replace_base(self, extents: list[Extent]) -> list[Extent]:
         """Record new base files as of the last commit and drop the deltas they contain; returns
-        the extents that were replaced."""
-        if self.last is None:
-            raise HeapError("nothing was committed yet")
+        the extents that were replaced.
+
+        Raises:
+            CommitError: nothing was recorded.
+            HeapPoisonedError: it cannot be known whether it was.
+        """
+        assert self.last is not None
         replaced = [self.extents[e.number] for e in extents if e.number in self.extents]
-        with self._env.begin(write=True) as txn:
-            for extent in extents:
-                txn.put(extent.number.to_bytes(4, "big"), _pack_extent(extent), db=self._extents)
-            _delete_all(txn, self._deltas)
-            _delete_all(txn, self._commits, keep=_commit_key(self.last.id))
-            folded = Record(**{n: getattr(self.last, n) for n in Record.__slots__} | {"chunks": 0})
-            packed = folded.pack()
-            txn.put(_commit_key(folded.id), packed, db=self._commits)
+        folded = replace(self.last, chunks=0)
+        packed = folded.pack()
+        try:
+            self._write_fold(folded.id, packed, extents)
+        except (lmdb.Error, OSError, MemoryError) as error:
+            if not self.is_folded():
+                raise CommitError(f"the fold was not recorded: {error}. Nothing is lost") from error
         self.last, self._last_hash = folded, record_hash(packed)
         self.extents.update({extent.number: extent for extent in extents})
         self.delta_bytes, self.deltas_count = 0, 0
         return replaced
+
+    def _write_fold(self, commit_id: int, packed: bytes, extents: list[Extent]) -> None:
+        with self._env.begin(write=True) as txn:
+            for extent in extents:
+                txn.put(extent.number.to_bytes(4, "big"), _pack_extent(extent), db=self._extents)
+            _delete_all(txn, self._deltas)
+            _delete_all(txn, self._commits, keep=_commit_key(commit_id))
+            txn.put(_commit_key(commit_id), packed, db=self._commits)
+
+    def is_folded(self) -> bool:
+        """Whether the newest record stands without a delta; asked after a fold that failed."""
+        try:
+            last, _ = self._read_last()
+        except lmdb.Error as error:
+            raise HeapPoisonedError(
+                f"the engine failed while it recorded a fold ({error}): close the heap and open it "
+                "again; no commit is lost"
+            ) from error
+        return last is not None and last.chunks == 0
 
     def next_record(self, **fields: Any) -> Record:
         """The record of the commit after the last one."""

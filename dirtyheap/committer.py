@@ -1,0 +1,240 @@
+"""The conductor of a commit and of a fold: the order of steps, and what each failure leaves behind.
+
+    capture (short stop) -> encode -> base files, synced -> one transaction -> settle
+
+Before the transaction is durable every failure puts the dirty set back: nothing is lost. After it,
+the process must take the commit as its own committed image (settle); what interrupts that poisons
+the heap, because a diff against the wrong image would be a wrong diff. Never called without the
+heap's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from typing import Any, Final
+
+from ._ffi import check, ffi, lib
+from .base_files import Extent
+from .errors import CommitError
+from .results import Commit
+from .store import Record, Store, body_hash
+from .written_bytes import bytes_written_by_this_thread
+
+_CHUNK_BYTES: Final = 12 << 20  # closed at the next extent's end, so that values stay near 16 MiB
+# A fold is due when the deltas outweigh half the base (so each byte of delta costs at most two
+# bytes of fold), or when there are so many that opening would take notice.
+_FOLD_BYTES_MIN: Final = 32 << 20
+_FOLD_COMMITS_MAX: Final = 2048
+
+
+class Committer:
+    """Commits and folds of one heap; ``poison`` is the reason why there can be no more."""
+
+    def __init__(self, heap_ptr: Any) -> None:
+        self._ptr = heap_ptr
+        self.poison = ""
+
+    def _check(self, rc: int) -> None:
+        if rc != 0:
+            check(rc, self._ptr)
+
+    # --- commit ------------------------------------------------------------------------------
+
+    def commit(self, store: Store, note: str, began_ns: int) -> Commit:
+        """Make the present state durable; see Heap.commit."""
+        written_before = bytes_written_by_this_thread()
+        flight = _Flight(self._ptr, store)
+        try:
+            stats = flight.take()
+            is_new = store.last is None or stats.pages_count > 0 or note != ""
+            if is_new:
+                flight.files = self._write_rebased(store, flight)
+                flight.record = flight.describe(stats, note)
+                store.append(flight.record, flight.chunks, flight.files)
+            flight.is_settling = True
+            self._settle(store, flight)
+        except BaseException as error:
+            self._recover(store, flight, error)
+            raise
+        if _is_fold_due(store):
+            self._fold_if_possible(store)
+        return _result(store, stats, is_new,
+                       bytes_written_by_this_thread() - written_before,
+                       time.perf_counter_ns() - began_ns)
+
+    def _settle(self, store: Store, flight: _Flight) -> None:
+        """The record is durable: make it the committed image of this process too."""
+        self._switch(store, flight.files)
+        self._check(lib.dh_commit_done(self._ptr, flight.capture))
+
+    def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
+        """Whatever stopped the commit: put the dirty set back, or say that it is too late."""
+        if flight.is_settling:
+            self.poison = (
+                f"commit {store.last.id if store.last else 0} is durable, but this process was "
+                f"stopped while it took it over ({error!r}): close the heap and open it again"
+            )
+            return
+        if flight.capture is None:
+            return
+        try:
+            durable = flight.record is not None and store.is_durable(flight.record)
+        except BaseException as unknown:
+            self.poison = str(unknown)
+            flight.put_back()
+            raise
+        if durable:  # an interrupt came between the transaction's end and its return
+            assert flight.record is not None
+            store.adopt(flight.record, flight.chunks, flight.files)
+            flight.is_settling = True
+            self._settle(store, flight)
+            return
+        flight.put_back()
+        store.drop_base(flight.files)
+
+    # --- base files --------------------------------------------------------------------------
+
+    def _write_rebased(self, store: Store, flight: _Flight) -> list[Extent]:
+        """Base files for extents that changed almost wholly; durable when this returns."""
+        capture = flight.capture
+        count = lib.dh_commit_rebased_count(capture)
+        numbers = [lib.dh_commit_rebased_extent(capture, i) for i in range(count)]
+        return self._write_base_files(store, capture, numbers, flight.parent_id + 1)
+
+    def _write_base_files(
+        self, store: Store, capture: Any, numbers: list[int], version: int
+    ) -> list[Extent]:
+        files: list[Extent] = []
+        size, checksum = ffi.new("uint64_t *"), ffi.new("uint32_t *")
+        try:
+            for number in numbers:
+
+                def fill(fd: int, number: int = number) -> tuple[int, int]:
+                    self._check(lib.dh_extent_write(
+                        self._ptr, capture, number, version, fd, size, checksum))
+                    return size[0], checksum[0]
+
+                files.append(store.write_base(number, version, fill))
+            if files:
+                store.sync_base()
+        except BaseException as error:
+            store.drop_base(files)
+            if isinstance(error, OSError):
+                raise CommitError(
+                    f"a base file could not be written: {error}. Nothing is lost: the changes are "
+                    "still in memory and in the next commit"
+                ) from error
+            raise
+        return files
+
+    def _switch(self, store: Store, files: list[Extent]) -> None:
+        """Map new base files as the committed image of their extents."""
+        for extent in files:
+            fd = store.locate(extent)
+            try:
+                self._check(lib.dh_extent_switch(
+                    self._ptr, extent.number, extent.version, fd, extent.file_bytes))
+            finally:
+                os.close(fd)
+
+    # --- fold --------------------------------------------------------------------------------
+
+    def fold(self, store: Store) -> int:
+        """Merge all deltas into base files; see Heap.fold."""
+        if store.last is None:
+            return 0
+        count = lib.dh_extents_unfolded(self._ptr, ffi.NULL, 0)
+        numbers = ffi.new("uint32_t[]", count)
+        lib.dh_extents_unfolded(self._ptr, numbers, count)
+        files = self._write_base_files(store, ffi.NULL, list(numbers), store.last.id)
+        try:
+            replaced = store.replace_base(files)
+        except CommitError:
+            store.drop_base(files)
+            raise
+        except BaseException as error:
+            # Whether the index names the new files is not known here: leave all of them, the next
+            # open removes those that it does not name.
+            self.poison = f"a fold was interrupted ({error!r}): close the heap and open it again"
+            raise
+        self._switch(store, files)
+        store.drop_base(replaced)
+        return len(files)
+
+    def _fold_if_possible(self, store: Store) -> None:
+        """The commit before it stands whether or not there is room to fold."""
+        try:
+            self.fold(store)
+        except CommitError as error:
+            warnings.warn(f"the commit is durable, but {error}", RuntimeWarning, stacklevel=4)
+
+
+class _Flight:
+    """One commit under way: what was captured, and how far it has come."""
+
+    def __init__(self, heap_ptr: Any, store: Store) -> None:
+        self._ptr = heap_ptr
+        self._store = store
+        self.parent_id = store.last.id if store.last else 0
+        self.capture: Any = None
+        self.chunks: list[Any] = []
+        self.files: list[Extent] = []
+        self.record: Record | None = None
+        self.is_settling = False
+
+    def take(self) -> Any:
+        """Capture and encode; returns the statistics."""
+        capture_out = ffi.new("dh_capture **")
+        rc = lib.dh_commit_capture(self._ptr, capture_out)
+        if rc != 0:
+            check(rc, self._ptr)
+        self.capture = capture_out[0]
+        rc = lib.dh_commit_encode(
+            self._ptr, self.capture, self.parent_id, self.parent_id + 1, _CHUNK_BYTES)
+        if rc != 0:
+            check(rc, self._ptr)
+        size = ffi.new("size_t *")
+        for index in range(lib.dh_commit_chunks_count(self.capture)):
+            data = lib.dh_commit_chunk(self.capture, index, size)
+            self.chunks.append(ffi.buffer(data, size[0]))
+        stats = ffi.new("dh_commit_stats *")
+        lib.dh_commit_stats_read(self.capture, stats)
+        return stats
+
+    def describe(self, stats: Any, note: str) -> Record:
+        """The record for what was captured."""
+        state = ffi.new("dh_state *")
+        lib.dh_commit_state(self.capture, state)
+        return self._store.next_record(
+            time=time.time(), note=note, root=state.root, hwm_pages=state.hwm_pages,
+            serial_next=state.serial_next, chunks=len(self.chunks),
+            body_hash=body_hash(self.chunks), pages=stats.pages_count,
+            bytes_changed=stats.changed_bytes,
+        )
+
+    def put_back(self) -> None:
+        """Nothing became durable: the dirty set goes back, the copies go."""
+        self.chunks.clear()
+        lib.dh_commit_failed(self._ptr, self.capture)
+
+
+def _is_fold_due(store: Store) -> bool:
+    base_bytes = sum(extent.file_bytes for extent in store.extents.values())
+    return (
+        store.delta_bytes > max(_FOLD_BYTES_MIN, base_bytes // 2)
+        or store.deltas_count > _FOLD_COMMITS_MAX
+    )
+
+
+def _result(store: Store, stats: Any, is_new: bool, bytes_written: int, total_ns: int) -> Commit:
+    last = store.last
+    assert last is not None
+    return Commit(
+        id=last.id, parent=last.parent, time=last.time, note=last.note,
+        pages=stats.pages_count if is_new else 0,
+        bytes_changed=stats.changed_bytes if is_new else 0,
+        bytes_written=bytes_written if is_new else 0,
+        pause_ns=stats.stop_ns, total_ns=total_ns,
+    )
