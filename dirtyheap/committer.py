@@ -52,7 +52,7 @@ class Committer:
             if is_new:
                 flight.files = self._write_rebased(store, flight)
                 flight.record = flight.describe(stats, note)
-                store.append(flight.record, flight.chunks, flight.files)
+                flight.replaced = store.append(flight.record, flight.chunks, flight.files)
             flight.is_settling = True
             self._settle(store, flight)
         except BaseException as error:
@@ -68,6 +68,7 @@ class Committer:
         """The record is durable: make it the committed image of this process too."""
         self._switch(store, flight.files)
         self._check(lib.dh_commit_done(self._ptr, flight.capture))
+        store.drop_base(flight.replaced)
 
     def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
         """Whatever stopped the commit: put the dirty set back, or say that it is too late."""
@@ -77,7 +78,7 @@ class Committer:
                 f"stopped while it took it over ({error!r}): close the heap and open it again"
             )
             return
-        if flight.capture is None:
+        if flight.capture == ffi.NULL:
             return
         try:
             durable = flight.record is not None and store.is_durable(flight.record)
@@ -87,7 +88,7 @@ class Committer:
             raise
         if durable:  # an interrupt came between the transaction's end and its return
             assert flight.record is not None
-            store.adopt(flight.record, flight.chunks, flight.files)
+            flight.replaced = store.adopt(flight.record, flight.chunks, flight.files)
             flight.is_settling = True
             self._settle(store, flight)
             return
@@ -178,19 +179,25 @@ class _Flight:
         self._ptr = heap_ptr
         self._store = store
         self.parent_id = store.last.id if store.last else 0
-        self.capture: Any = None
+        # The core writes the capture's address here itself: no interrupt can come between the
+        # moment the dirty set is in flight and the moment we know its address.
+        self._capture_out = ffi.new("dh_capture **")
         self.chunks: list[Any] = []
         self.files: list[Extent] = []
+        self.replaced: list[Extent] = []
         self.record: Record | None = None
         self.is_settling = False
 
+    @property
+    def capture(self) -> Any:
+        """The core's capture; ffi.NULL before :meth:`take`."""
+        return self._capture_out[0]
+
     def take(self) -> Any:
         """Capture and encode; returns the statistics."""
-        capture_out = ffi.new("dh_capture **")
-        rc = lib.dh_commit_capture(self._ptr, capture_out)
+        rc = lib.dh_commit_capture(self._ptr, self._capture_out)
         if rc != 0:
             check(rc, self._ptr)
-        self.capture = capture_out[0]
         rc = lib.dh_commit_encode(
             self._ptr, self.capture, self.parent_id, self.parent_id + 1, _CHUNK_BYTES)
         if rc != 0:

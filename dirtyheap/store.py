@@ -240,8 +240,9 @@ class Store:
         """Remove base files that the index does not name any more, or never did."""
         self._base.drop(extents)
 
-    def append(self, record: Record, chunks: list[Any], rebased: list[Extent]) -> None:
-        """One transaction: the delta's chunks, rows of new base files, the record.
+    def append(self, record: Record, chunks: list[Any], rebased: list[Extent]) -> list[Extent]:
+        """One transaction: the delta's chunks, rows of new base files, the record. Returns the
+        extents whose base files were replaced.
 
         Raises:
             CommitError: nothing became durable; the same call may be made again.
@@ -256,7 +257,7 @@ class Store:
                     f"commit {record.id} was not written: {error}. Nothing is lost: the changes "
                     "are still in memory and in the next commit"
                 ) from error
-        self._note(record, packed, chunks, rebased)
+        return self._note(record, packed, chunks, rebased)
 
     def _write(self, record: Record, packed: bytes, chunks: list[Any],
                rebased: list[Extent]) -> None:
@@ -268,11 +269,13 @@ class Store:
             _append(txn, self._commits, _commit_key(record.id), packed)
 
     def _note(self, record: Record, packed: bytes, chunks: list[Any],
-              rebased: list[Extent]) -> None:
+              rebased: list[Extent]) -> list[Extent]:
+        replaced = [self.extents[e.number] for e in rebased if e.number in self.extents]
         self.last, self._last_hash = record, record_hash(packed)
         self.extents.update({extent.number: extent for extent in rebased})
         self.delta_bytes += sum(len(chunk) for chunk in chunks)
         self.deltas_count += 1
+        return replaced
 
     def is_durable(self, record: Record) -> bool:
         """Whether exactly this record is the store's newest; asked after a commit that failed."""
@@ -286,10 +289,11 @@ class Store:
             ) from error
         return last is not None and last.nonce == record.nonce
 
-    def adopt(self, record: Record, chunks: list[Any], rebased: list[Extent]) -> None:
+    def adopt(self, record: Record, chunks: list[Any], rebased: list[Extent]) -> list[Extent]:
         """Take note of a record that became durable although its writer was interrupted."""
-        if self.last is None or self.last.nonce != record.nonce:
-            self._note(record, record.pack(), chunks, rebased)
+        if self.last is not None and self.last.nonce == record.nonce:
+            return []  # noted before the interrupt; what it replaced goes at the next open
+        return self._note(record, record.pack(), chunks, rebased)
 
     def replace_base(self, extents: list[Extent]) -> list[Extent]:
         """Record new base files as of the last commit and drop the deltas they contain; returns
