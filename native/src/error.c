@@ -3,13 +3,16 @@
  * Fault points are places that a test makes fail or leaves out, by name, through dh_fault_set:
  *
  *   arena.reserve   dh_reserve fails with the code
- *   watch.scan      a chunk's scan fails with the code after the kernel re-armed its pages and
- *                   before anybody saw which: the chunk must be reported whole
+ *   watch.scan      a chunk's scan fails with the code after its pages were re-armed and before
+ *                   anybody saw which: the chunk must be reported whole. A peek is no scan
  *   watch.merge     the pages of a scan reach no cursor (negative control: a checker must notice)
  *   watch.arm       arming fails: all pages asked for are dirty in every cursor
  *
- * Other files add names of their own beside the call. A fault stays armed until it is reset. With
- * nothing armed a fault point costs one load.
+ *   alloc.cell      an allocation fails with the code
+ *   commit.encode   encoding a capture fails with the code
+ *   extent.write    writing a base file fails with the code
+ *
+ * A fault stays armed until it is reset. With nothing armed a fault point costs one load.
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -56,10 +59,7 @@ int dhi_fail(const dh_heap *heap, int rc, const char *format, ...)
     return rc;
 }
 
-const char *dh_heap_error_text(const dh_heap *heap)
-{
-    return heap != NULL ? heap->error_text : "";
-}
+const char *dh_heap_error_text(const dh_heap *heap) { return heap != NULL ? heap->error_text : ""; }
 
 static const char *errno_name(int number)
 {

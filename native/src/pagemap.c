@@ -81,7 +81,7 @@ static void chunk_add(dhi_pagemap *pagemap, uint64_t regions_count, uint64_t sta
     }
 }
 
-/* Walk from one address on; returns an errno, or 0 with what was found and where the walk stopped. */
+/* Walk from one address on: an errno, or 0 with what was found and where the walk stopped. */
 static int chunk_step(const scan *s, uint64_t from, uint64_t limit, uint64_t *walk_end_out,
                       uint64_t *regions_count_out)
 {
@@ -96,10 +96,12 @@ static int chunk_step(const scan *s, uint64_t from, uint64_t limit, uint64_t *wa
         .return_mask = DHK_PAGE_IS_WRITTEN,
     };
     int regions_count = ioctl(s->pagemap->fd, DHK_PAGEMAP_SCAN, &arg);
-    int fault = dhi_fault("watch.scan"); /* after the kernel has done its part */
+    int fault;
 
     if (regions_count < 0)
         return errno;
+    /* The kernel has done its part: the pages are armed. */
+    fault = (s->flags & DHK_PM_SCAN_WP_MATCHING) != 0 ? dhi_fault("watch.scan") : 0;
     if (fault != 0)
         return fault;
     if (arg.walk_end <= from || (uint64_t)regions_count > s->pagemap->vec_len)

@@ -11,7 +11,7 @@
 
 #include "watch.h"
 
-/* --- uapi: PAGEMAP_SCAN ------------------------------------------------------------------------ */
+/* --- uapi: PAGEMAP_SCAN ----------------------------------------------------------------------- */
 
 typedef struct {
     uint64_t start;
@@ -42,7 +42,7 @@ _Static_assert(sizeof(dhk_pm_scan_arg) == 96, "layout of struct pm_scan_arg");
 #define DHK_PM_SCAN_WP_MATCHING ((uint64_t)1 << 0)
 #define DHK_PM_SCAN_CHECK_WPASYNC ((uint64_t)1 << 1)
 
-/* --- uapi: userfaultfd ------------------------------------------------------------------------- */
+/* --- uapi: userfaultfd ------------------------------------------------------------------------ */
 
 typedef struct {
     uint64_t api;
@@ -69,7 +69,7 @@ _Static_assert(sizeof(dhk_uffdio_register) == 32, "layout of struct uffdio_regis
 #define DHK_UFFD_FEATURE_WP_UNPOPULATED ((uint64_t)1 << 13)
 #define DHK_UFFD_FEATURE_WP_ASYNC ((uint64_t)1 << 15)
 
-/* --- the scanner ------------------------------------------------------------------------------- */
+/* --- the scanner ------------------------------------------------------------------------------ */
 
 /* Bytes scanned per chunk: what one error costs. Edges lie at multiples of 2 MiB, so that none
  * cuts a huge page. */
@@ -82,7 +82,7 @@ _Static_assert(sizeof(dhk_uffdio_register) == 32, "layout of struct uffdio_regis
 typedef struct {
     int fd;               /* procfs pagemap of the owner                       */
     dhk_page_region *vec; /* outside the arena; never empty                    */
-    uint64_t vec_len;
+    uint64_t vec_len;     /* at least 1                                        */
     dh_bits chunk;        /* pages found in the chunk at hand                  */
 } dhi_pagemap;
 

@@ -52,7 +52,8 @@ extern const dh_tracker dh_tracker_uffd_dev; /* watch_uffd.c, device node       
 extern const dh_tracker dh_tracker_compare;  /* watch_compare.c; argument: dh_compare_source */
 extern const dh_tracker dh_tracker_script;   /* watch_script.c; the test says what was written */
 
-/* What the compare tracker compares with. same() is true when the page equals its image. */
+/* What the compare tracker compares with; copied when the watch opens. same() is true when the page
+ * equals its image. */
 typedef struct {
     bool (*same)(void *context, dh_pgno pgno);
     void *context;

@@ -1,4 +1,4 @@
-/* watch_compare.c -- no tracking at all: a page was written when it differs from its committed image.
+/* watch_compare.c -- no tracking: a page was written when it differs from its committed image.
  *
  * Contract: watch.h. The fallback that is right everywhere, for stores by the kernel and by devices
  * too, at a quarter of a microsecond per page and scan.
@@ -14,7 +14,7 @@
 #define FAULT_PAGES 1024u /* one "watch.scan" fault point per so many pages */
 
 typedef struct {
-    const dh_compare_source *source;
+    dh_compare_source source;
     uint64_t capacity_pages;
     dh_bits reported; /* by the previous TAKE */
 } compare_watch;
@@ -44,7 +44,7 @@ static int compare_open(const dh_arena *arena, const void *argument, void **stat
         free(compare);
         return rc;
     }
-    compare->source = argument;
+    compare->source = *(const dh_compare_source *)argument;
     compare->capacity_pages = arena->capacity_pages;
     *state_out = compare;
     return 0;
@@ -73,10 +73,9 @@ static void run_add(compare_run *run, uint64_t pgno)
         run->first = pgno;
 }
 
-static void compare_page(compare_watch *compare, uint64_t pgno, dh_scan_mode mode,
-                         compare_run *run)
+static void compare_page(compare_watch *compare, uint64_t pgno, dh_scan_mode mode, compare_run *run)
 {
-    bool is_equal = compare->source->same(compare->source->context, (dh_pgno)pgno);
+    bool is_equal = compare->source.same(compare->source.context, (dh_pgno)pgno);
     bool was_reported = dh_bits_test(&compare->reported, pgno);
 
     if (!is_equal || was_reported)
@@ -91,12 +90,11 @@ static void compare_page(compare_watch *compare, uint64_t pgno, dh_scan_mode mod
 
 /* The scan cannot go on: everything from here counts as written. */
 static void compare_rest(compare_watch *compare, uint64_t first, uint64_t pages_count,
-                         dh_scan_mode mode, compare_run *run)
+                         compare_run *run)
 {
     run_end(run);
     run->report(run->context, (dh_pgno)first, pages_count - first);
-    if (mode == DH_SCAN_TAKE)
-        dh_bits_set_run(&compare->reported, first, pages_count - first);
+    dh_bits_set_run(&compare->reported, first, pages_count - first);
 }
 
 static int compare_scan(void *state, uint64_t pages_count, dh_scan_mode mode,
@@ -107,10 +105,12 @@ static int compare_scan(void *state, uint64_t pages_count, dh_scan_mode mode,
 
     DH_ASSERT(pages_count <= compare->capacity_pages);
     for (uint64_t pgno = 0; pgno < pages_count; pgno++) {
-        int rc = pgno % FAULT_PAGES == 0 ? dhi_fault("watch.scan") : 0;
+        int rc = 0;
 
+        if (mode == DH_SCAN_TAKE && pgno % FAULT_PAGES == 0)
+            rc = dhi_fault("watch.scan");
         if (rc != 0) {
-            compare_rest(compare, pgno, pages_count, mode, &run);
+            compare_rest(compare, pgno, pages_count, &run);
             return rc;
         }
         compare_page(compare, pgno, mode, &run);

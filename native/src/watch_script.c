@@ -10,8 +10,8 @@ typedef struct {
     dh_bits written;
 } script_watch;
 
-static int script_open(const dh_arena *arena, const void *argument, void **state_out,
-                       char *why_out, size_t why_size)
+static int script_open(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
+                       size_t why_size)
 {
     script_watch *script = calloc(1, sizeof(*script));
     int rc;
@@ -52,11 +52,11 @@ static void script_report(const script_watch *script, uint64_t pages_count, dh_w
 }
 
 /* A fault behaves like an ioctl that failed after re-arming: everything is reported. */
-static int script_scan(void *state, uint64_t pages_count, dh_scan_mode mode,
-                       dh_watch_report report, void *context)
+static int script_scan(void *state, uint64_t pages_count, dh_scan_mode mode, dh_watch_report report,
+                       void *context)
 {
     script_watch *script = state;
-    int rc = dhi_fault("watch.scan");
+    int rc = mode == DH_SCAN_TAKE ? dhi_fault("watch.scan") : 0;
 
     if (rc != 0)
         report(context, 0, pages_count);

@@ -46,11 +46,13 @@ static int uffd_from_syscall(int *uffd_out, char *why_out, size_t why_size)
         snprintf(why_out, why_size,
                  "the userfaultfd system call is refused (%s): allow it in the container's "
                  "seccomp profile or pass " UFFD_DEVICE " into the container (the sysctl "
-                 "vm.unprivileged_userfaultfd is not needed)", strerror(rc));
+                 "vm.unprivileged_userfaultfd is not needed)",
+                 strerror(rc));
     else if (rc == ENOSYS)
         snprintf(why_out, why_size,
                  "the userfaultfd system call does not exist here (%s): not in this kernel, or "
-                 "hidden by a sandbox or seccomp profile", strerror(rc));
+                 "hidden by a sandbox or seccomp profile",
+                 strerror(rc));
     else
         snprintf(why_out, why_size, "the userfaultfd system call fails: %s", strerror(rc));
     return rc;
@@ -94,7 +96,8 @@ static int uffd_negotiate(int uffd, char *why_out, size_t why_size)
     rc = errno;
     snprintf(why_out, why_size,
              "this kernel has no asynchronous write protection (%s): it needs Linux 6.7 with "
-             "CONFIG_PTE_MARKER_UFFD_WP", strerror(rc));
+             "CONFIG_PTE_MARKER_UFFD_WP",
+             strerror(rc));
     return rc;
 }
 
@@ -183,7 +186,7 @@ static int uffd_dev_open(const dh_arena *arena, const void *argument, void **sta
     return uffd_open_from(uffd_from_device, arena, state_out, why_out, why_size);
 }
 
-/* --- the rest of the contract ------------------------------------------------------------------ */
+/* --- the rest of the contract ----------------------------------------------------------------- */
 
 static uffd_watch *uffd_state(void *state)
 {

@@ -11,20 +11,20 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-#define CHECK(x)                                                                                   \
-    ((x) ? (void)0                                                                                 \
-         : (fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #x), fflush(stdout),  \
+#define CHECK(x)                                                                                  \
+    ((x) ? (void)0                                                                                \
+         : (fprintf(stderr, "%s:%d: CHECK failed: %s\n", __FILE__, __LINE__, #x), fflush(stdout), \
             exit(1)))
 
-#define CHECK_EQ(a, b)                                                                             \
-    do {                                                                                           \
-        long long check_a = (long long)(a), check_b = (long long)(b);                              \
-        if (check_a != check_b) {                                                                  \
-            fprintf(stderr, "%s:%d: CHECK failed: %s == %s (%lld, %lld)\n", __FILE__, __LINE__,    \
-                    #a, #b, check_a, check_b);                                                     \
-            fflush(stdout);                                                                        \
-            exit(1);                                                                               \
-        }                                                                                          \
+#define CHECK_EQ(a, b)                                                                          \
+    do {                                                                                        \
+        long long check_a = (long long)(a), check_b = (long long)(b);                           \
+        if (check_a != check_b) {                                                               \
+            fprintf(stderr, "%s:%d: CHECK failed: %s == %s (%lld, %lld)\n", __FILE__, __LINE__, \
+                    #a, #b, check_a, check_b);                                                  \
+            fflush(stdout);                                                                     \
+            exit(1);                                                                            \
+        }                                                                                       \
     } while (0)
 
 /* This machine cannot run the test; the reason is printed and the harness counts it. */

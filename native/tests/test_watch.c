@@ -79,7 +79,7 @@ static void a_flight_that_fails_comes_back_to_its_own_cursor(void)
     scan();
     dh_watch_take(watch, commit, &flight, PAGES_COUNT);
     dh_script_write(watch, 2, 1);
-    scan(); /* somebody else's scan, commit 1 still in flight */
+    scan();          /* somebody else's scan, commit 1 still in flight */
     forget(&flight); /* success */
     dh_watch_take(watch, commit, &flight, PAGES_COUNT);
     CHECK_EQ(dh_bits_count(&flight, PAGES_COUNT), 1);

@@ -18,15 +18,16 @@ static bool same(void *context, dh_pgno pgno)
                   DH_PAGE_BYTES) == 0;
 }
 
-static const dh_compare_source source = {same, NULL};
-
 static void begin(void)
 {
+    dh_compare_source source = {same, NULL};
+
     CHECK_EQ(dh_arena_init(&arena, (uint64_t)PAGES_COUNT * DH_PAGE_BYTES), 0);
     image = calloc(PAGES_COUNT, DH_PAGE_BYTES);
     CHECK(image != NULL);
     CHECK_EQ(dh_bits_init(&set, PAGES_COUNT), 0);
     CHECK_EQ(dh_watch_open(&arena, DH_TRACKER_COMPARE, &source, &watch, NULL, 0), 0);
+    source.same = NULL; /* the watch has a copy */
     CHECK_EQ(dh_watch_tracker(watch), DH_TRACKER_COMPARE);
     commit = dh_watch_cursor_open(watch);
     collector = dh_watch_cursor_open(watch);

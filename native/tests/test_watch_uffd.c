@@ -1,4 +1,4 @@
-/* test_watch_uffd.c -- the real kernel: exactly the written pages, whoever wrote them, whatever fails.
+/* test_watch_uffd.c -- the real kernel: exactly the written pages, whoever wrote, whatever fails.
  *
  * Over the system call; test_watch_uffd_dev.c runs the same over the device node.
  */
@@ -281,8 +281,7 @@ static void an_error_in_mid_scan_costs_its_chunks_only(void)
         write_page(9000);
         write_page(PAGES_COUNT - 1);
         CHECK_EQ(dh_fault_set("watch.scan", 1, round == 0 ? EPERM : ENOMEM), 0);
-        CHECK_EQ(dh_watch_scan(watch, PAGES_COUNT, &pages_count),
-                 round == 0 ? DH_E_WATCH : ENOMEM);
+        CHECK_EQ(dh_watch_scan(watch, PAGES_COUNT, &pages_count), round == 0 ? DH_E_WATCH : ENOMEM);
         CHECK_EQ(dh_fault_set(NULL, 0, 0), 0);
         take();
         CHECK(dh_bits_test(&found, 5) && !dh_bits_test(&found, 6));
@@ -529,8 +528,9 @@ static void no_write_falls_between_two_scans(void)
     memcpy(copy, arena.base, (size_t)STRESS_PAGES * DH_PAGE_BYTES);
     is_over = false;
     for (uintptr_t i = 0; i < WRITERS; i++)
-        CHECK_EQ(pthread_create(&threads[i], NULL, write_without_end,
-                                (void *)(uintptr_t)check_random()), 0);
+        CHECK_EQ(
+            pthread_create(&threads[i], NULL, write_without_end, (void *)(uintptr_t)check_random()),
+            0);
     while (dhi_clock_ns() < deadline_ns)
         copy_found(copy);
     __atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
