@@ -1,0 +1,300 @@
+/* dict.c -- Dict: find, set, delete, in terms of entries and index.
+ *
+ * Contract: dict.h. Layout: dict_private.h. Order of a store: room in the entries, then a slot in
+ * the index (both may fail and leave the dict as it was), then the stores, which cannot. Lookups
+ * of small dicts are what users feel, so the way from the head to the key is inline and straight.
+ */
+#include "dict_private.h"
+
+/* Where a key was found. */
+typedef struct {
+    dh_word *entry;
+    uint32_t number;
+    dict_bucket bucket; /* not of a tiny dict */
+    dict_group *group;
+    unsigned slot;
+} dict_found;
+
+/* --- find ------------------------------------------------------------------------------------- */
+
+/* 1: equal, 0: not, negative: damaged. */
+static inline int dict_key_is(const dh_heap *heap, const dh_key *key, dh_word stored)
+{
+    dh_bytes_view view;
+    if (DH_LIKELY(stored == key->word))
+        return stored != DH_EMPTY;
+    if (key->tag == 's' && key->size > DH_SHORT_BYTES_MAX &&
+        dhi_text_view(heap, stored, DH_T_STR, &view))
+        return view.size == key->size && dhi_text_same(view.data, key->data, view.size);
+    return dh_key_matches(heap, key, stored);
+}
+
+static inline int dict_find_tiny(const dh_heap *heap, const dh_word *head, const dh_key *key,
+                                 dict_found *found)
+{
+    size_t bytes;
+    uint64_t used = dict_used(head);
+    unsigned hits = dict_match_tiny(head[DICT_INDEX], key->hash);
+    if (used > DICT_TINY_ENTRIES)
+        return dict_corrupt(heap, "count");
+    hits &= (1u << used) - 1u;
+    if (hits == 0)
+        return DH_E_ABSENT;
+    dh_word *entries = dhi_span(heap, head[DICT_ENTRIES], DH_T_ENTRIES, &bytes);
+    if (DH_UNLIKELY(entries == NULL || used > bytes / DICT_ENTRY_BYTES))
+        return dict_corrupt(heap, "entries");
+    for (; hits != 0; hits &= hits - 1u) {
+        unsigned number = (unsigned)__builtin_ctz(hits);
+        int is_match = dict_key_is(heap, key, entries[2 * number]);
+        if (DH_UNLIKELY(is_match < 0))
+            return is_match;
+        if (DH_LIKELY(is_match != 0)) {
+            found->entry = entries + 2 * number;
+            found->number = number;
+            return 0;
+        }
+    }
+    return DH_E_ABSENT;
+}
+
+/* Compare the candidates of one group; DH_E_ABSENT when none of them is the key. */
+static inline int dict_find_group(const dh_heap *heap, const dh_word *head, const dh_key *key,
+                                  dict_group *group, unsigned form, dict_found *found)
+{
+    unsigned hits = dict_match8(group->hash, dict_hash(key));
+    for (; hits != 0; hits &= hits - 1u) {
+        unsigned slot = (unsigned)__builtin_ctz(hits);
+        uint32_t entry_no = group->entry[slot];
+        if (entry_no == 0 || entry_no == DICT_SLOT_DELETED)
+            continue;
+        dh_word *entry = form == DICT_BIG ? dict_big_entry(heap, head, entry_no - 1u)
+                                          : dict_small_entry(heap, head, entry_no - 1u);
+        if (DH_UNLIKELY(entry == NULL))
+            return dict_corrupt(heap, "index");
+        int is_match = dict_key_is(heap, key, entry[0]);
+        if (DH_UNLIKELY(is_match < 0))
+            return is_match;
+        if (DH_LIKELY(is_match != 0)) {
+            found->entry = entry;
+            found->number = entry_no - 1u;
+            found->group = group;
+            found->slot = slot;
+            return 0;
+        }
+    }
+    return DH_E_ABSENT;
+}
+
+static inline int dict_find_indexed(const dh_heap *heap, const dh_word *head, const dh_key *key,
+                                    unsigned form, dict_found *found)
+{
+    uint32_t hash = dict_hash(key);
+    dict_bucket bucket = dict_bucket_find(heap, head[DICT_INDEX], hash);
+    if (DH_UNLIKELY(bucket.groups_count == 0))
+        return dict_corrupt(heap, "index");
+    unsigned home = hash & (bucket.groups_count - 1u), probes = dict_probes(&bucket);
+    for (unsigned i = 0; i < probes; i++) {
+        dict_group *group = &bucket.groups[home ^ i];
+        int rc = dict_find_group(heap, head, key, group, form, found);
+        if (rc != DH_E_ABSENT) {
+            found->bucket = bucket;
+            return rc;
+        }
+        if (dict_match8(group->entry, 0) != 0)
+            break;
+    }
+    return DH_E_ABSENT;
+}
+
+static inline int dict_find(const dh_heap *heap, const dh_word *head, const dh_key *key,
+                            dict_found *found)
+{
+    unsigned form = dict_form(head);
+    if (form == DICT_TINY)
+        return dict_find_tiny(heap, head, key, found);
+    if (DH_UNLIKELY(form > DICT_BIG))
+        return dict_corrupt(heap, "form");
+    return dict_find_indexed(heap, head, key, form, found);
+}
+
+static inline dh_word *dict_head(const dh_heap *heap, dh_word dict)
+{
+    return dh_deref(heap, dict, DH_T_DICT, DH_HEAD_BYTES);
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+int dh_dict_get(const dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
+{
+    dict_found found;
+    const dh_word *head = dict_head(heap, dict);
+    if (DH_UNLIKELY(head == NULL))
+        return dict_corrupt(heap, "head");
+    int rc = dict_find(heap, head, key, &found);
+    if (rc == 0)
+        *value_out = dh_load(&found.entry[1]);
+    return rc;
+}
+
+int dh_dict_length(const dh_heap *heap, dh_word dict, uint64_t *length_out)
+{
+    const dh_word *head = dict_head(heap, dict);
+    if (head == NULL)
+        return dict_corrupt(heap, "head");
+    *length_out = dict_live(head);
+    return 0;
+}
+
+/* Inside one epoch `used` rises and `live` falls between insertions, so the counts never come
+ * back; where they could, the epoch changes. */
+int dh_dict_version(const dh_heap *heap, dh_word dict, uint64_t *version_out)
+{
+    const dh_word *head = dict_head(heap, dict);
+    if (head == NULL)
+        return dict_corrupt(heap, "head");
+    uint64_t epoch = dh_meta_flags(head[DICT_META]) >> DICT_FORM_BITS;
+    *version_out = (head[DICT_COUNTS] >> 1) + epoch * 0x9e3779b97f4a7c15u;
+    return 0;
+}
+
+int dh_dict_next(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *key_out,
+                 dh_word *value_out)
+{
+    const dh_word *head = dict_head(heap, dict);
+    return head == NULL ? dict_corrupt(heap, "head")
+                        : dhi_entries_next(heap, head, pos, key_out, value_out);
+}
+
+int dh_dict_prev(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *key_out,
+                 dh_word *value_out)
+{
+    const dh_word *head = dict_head(heap, dict);
+    return head == NULL ? dict_corrupt(heap, "head")
+                        : dhi_entries_prev(heap, head, pos, key_out, value_out);
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+int dh_dict_new(dh_heap *heap, dh_word *dict_out)
+{
+    dh_off off;
+    int rc = dh_cell_new(heap, DH_HEAD_BYTES, DH_REFS, &off);
+    if (rc != 0)
+        return rc;
+    dh_word *head = dh_at(heap, off);
+    head[DICT_META] = dh_meta(dhi_serial_next(heap), DICT_TINY);
+    head[DICT_COUNTS] = dh_int(0);
+    head[DICT_ENTRIES] = DH_EMPTY;
+    head[DICT_INDEX] = dh_int(0);
+    *dict_out = dh_ref(DH_T_DICT, off);
+    return 0;
+}
+
+static void dict_set_fingerprint(dh_word *head, uint32_t number, uint64_t hash)
+{
+    dh_word prints = head[DICT_INDEX] & ~((uint64_t)0xff << 8 * number);
+    dh_store(&head[DICT_INDEX], prints | (hash & 0xffu) << 8 * number | 1u);
+}
+
+/* The key is not there: append it. */
+static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
+                       dh_word value)
+{
+    dict_group *group = NULL;
+    unsigned slot = 0;
+    uint32_t number;
+    int rc = dhi_entries_room(heap, head);
+    if (rc != 0)
+        return rc;
+    bool is_tiny = dict_form(head) == DICT_TINY;
+    if (!is_tiny) {
+        rc = dhi_index_reserve(heap, &head[DICT_INDEX], dict_hash(key), &group, &slot);
+        if (rc != 0)
+            return rc;
+    }
+    rc = dhi_entries_append(heap, head, key_word, value, &number);
+    if (rc != 0)
+        return rc;
+    if (is_tiny) {
+        dict_set_fingerprint(head, number, key->hash);
+        return 0;
+    }
+    group->hash[slot] = dict_hash(key);
+    group->entry[slot] = number + 1u;
+    if (dict_form(head) == DICT_BIG)
+        dhi_big_compact(heap, head);
+    return 0;
+}
+
+int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word, dh_word value,
+                bool *was_new_out)
+{
+    dict_found found;
+    dh_word *head = dict_head(heap, dict);
+    if (DH_UNLIKELY(head == NULL))
+        return dict_corrupt(heap, "head");
+    int rc = dict_find(heap, head, key, &found);
+    if (DH_LIKELY(rc == 0)) {
+        dh_word old = found.entry[1];
+        dh_store(&found.entry[1], value);
+        if (dh_is_ref(old) && old != value)
+            dh_value_drop(heap, old);
+        *was_new_out = false;
+        return 0;
+    }
+    if (rc != DH_E_ABSENT || key_word == DH_EMPTY)
+        return rc;
+    rc = dict_insert(heap, head, key, key_word, value);
+    if (rc == 0)
+        *was_new_out = true;
+    return rc;
+}
+
+/* One in so many deletions looks whether buckets can be joined; chosen by the hash, so that every
+ * part of the index gets its turn. */
+#define DICT_SHRINK_MASK 63u
+
+int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
+{
+    dict_found found;
+    dh_word *head = dict_head(heap, dict);
+    if (head == NULL)
+        return dict_corrupt(heap, "head");
+    int rc = dict_find(heap, head, key, &found);
+    if (rc != 0)
+        return rc;
+    dh_word key_word = found.entry[0], value = found.entry[1];
+    bool is_tiny = dict_form(head) == DICT_TINY;
+    rc = dhi_entries_remove(heap, head, found.number);
+    if (rc != 0)
+        return rc;
+    if (!is_tiny) {
+        dhi_index_remove(found.bucket, found.group, found.slot);
+        if ((key->hash & DICT_SHRINK_MASK) == 0)
+            dhi_index_shrink(heap, &head[DICT_INDEX], dict_hash(key));
+    }
+    if (dict_form(head) == DICT_BIG)
+        dhi_big_compact(heap, head);
+    dhi_entries_settle(heap, head);
+    dh_value_drop(heap, key_word);
+    if (value_out != NULL)
+        *value_out = value;
+    else
+        dh_value_drop(heap, value);
+    return 0;
+}
+
+int dh_dict_clear(dh_heap *heap, dh_word dict)
+{
+    dh_word *head = dict_head(heap, dict);
+    if (head == NULL)
+        return dict_corrupt(heap, "head");
+    dhi_entries_clear(heap, head);
+    return 0;
+}
+
+int dh_dict_reserve(dh_heap *heap, dh_word dict, uint64_t count)
+{
+    dh_word *head = dict_head(heap, dict);
+    return head == NULL ? dict_corrupt(heap, "head") : dhi_entries_reserve(heap, head, count);
+}

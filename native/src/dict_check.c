@@ -1,0 +1,181 @@
+/* dict_check.c -- the self-check of a dict: entries against index, both ways.
+ *
+ * Contract: dict.h. For tests and dh_check. It trusts nothing: a damaged dict gives DH_E_CORRUPT
+ * and the name of the first thing that is wrong.
+ */
+#include "dict_private.h"
+
+#include <stdlib.h>
+
+/* --- big -------------------------------------------------------------------------------------- */
+
+static int row_check(const dh_heap *heap, const dh_word *row)
+{
+    size_t bytes;
+    const dh_word *entries = dhi_span(heap, row[ROW_CHUNK], DH_T_ENTRIES, &bytes);
+    uint64_t used = row_used(row), live = 0;
+    if (entries == NULL || used > bytes / DICT_ENTRY_BYTES || used > DICT_CHUNK_ENTRIES)
+        return dict_corrupt(heap, "chunk");
+    for (uint64_t i = 0; i < bytes / DICT_ENTRY_BYTES; i++) {
+        bool is_live = dict_key_is_live(entries[2 * i]);
+        live += is_live;
+        if ((i >= used && entries[2 * i] != DH_EMPTY) || (i < used && entries[2 * i] == DH_EMPTY) ||
+            (is_live && i < dict_front(entries, used)))
+            return dict_corrupt(heap, "chunk's order");
+    }
+    return live == row_live(row) ? 0 : dict_corrupt(heap, "chunk's count");
+}
+
+int dhi_big_check(const dh_heap *heap, const dh_word *head)
+{
+    const dh_word *big = dict_big_at(heap, head);
+    if (big == NULL)
+        return dict_corrupt(heap, "chunk table");
+    uint64_t slots = 0, live = 0, chunks = 0, unused = 0, prev = 0;
+    uint64_t count = big_rows_count(big);
+    for (uint64_t link = big_int(big, BIG_FIRST); link != 0; chunks++) {
+        const dh_word *row = big_row(heap, big, link);
+        if (row == NULL || chunks >= count || row_prev(row) != prev)
+            return dict_corrupt(heap, "chunk order");
+        int rc = row_check(heap, row);
+        if (rc != 0)
+            return rc;
+        slots += row_used(row);
+        live += row_live(row);
+        prev = link;
+        link = row_next(row);
+    }
+    for (uint64_t link = big_int(big, BIG_FREE); link != 0; unused++) {
+        const dh_word *row = big_row(heap, big, link);
+        if (row == NULL || unused >= count || row[ROW_CHUNK] != DH_EMPTY)
+            return dict_corrupt(heap, "list of free rows");
+        link = row_next(row);
+    }
+    if (prev != big_int(big, BIG_LAST) || slots != big_int(big, BIG_SLOTS) ||
+        live != dict_live(head) || chunks != big_int(big, BIG_CHUNKS) || chunks + unused != count)
+        return dict_corrupt(heap, "chunk count");
+    return 0;
+}
+
+/* --- small and tiny --------------------------------------------------------------------------- */
+
+static int small_check(const dh_heap *heap, const dh_word *head)
+{
+    uint64_t used = dict_used(head), live = 0;
+    size_t bytes;
+    if (head[DICT_ENTRIES] == DH_EMPTY)
+        return used == 0 && dict_live(head) == 0 ? 0 : dict_corrupt(heap, "count");
+    const dh_word *entries = dhi_span(heap, head[DICT_ENTRIES], DH_T_ENTRIES, &bytes);
+    if (entries == NULL || used > bytes / DICT_ENTRY_BYTES)
+        return dict_corrupt(heap, "entries");
+    for (uint64_t i = 0; i < bytes / DICT_ENTRY_BYTES; i++) {
+        bool is_live = dict_key_is_live(entries[2 * i]);
+        live += is_live;
+        if ((i >= used && (entries[2 * i] | entries[2 * i + 1]) != 0) ||
+            (i < used && entries[2 * i] == DH_EMPTY) ||
+            (is_live && i < dict_front(entries, used)) ||
+            (i < used && !is_live && dict_form(head) == DICT_TINY))
+            return dict_corrupt(heap, "order");
+    }
+    return live == dict_live(head) ? 0 : dict_corrupt(heap, "count");
+}
+
+static int tiny_check(const dh_heap *heap, const dh_word *head, bool with_hashes)
+{
+    uint64_t used = dict_used(head);
+    if (used > DICT_TINY_ENTRIES || (head[DICT_INDEX] & 1u) == 0)
+        return dict_corrupt(heap, "fingerprints");
+    for (uint32_t i = 0; i < used && with_hashes; i++) {
+        uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer;
+        dh_key key;
+        int rc = dh_key_from_word(heap, dict_small_entry(heap, head, i)[0], scratch, &key, &buffer);
+        if (rc != 0)
+            return rc;
+        free(buffer);
+        if ((dict_match_tiny(head[DICT_INDEX], key.hash) >> i & 1u) == 0)
+            return dict_corrupt(heap, "fingerprints");
+    }
+    return 0;
+}
+
+/* --- index ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const dh_heap *heap;
+    const dh_word *head;
+    bool with_hashes;
+    uint8_t *seen; /* a bit per entry number */
+    uint64_t numbers_count;
+    uint64_t pairs_count;
+} index_check;
+
+static int pair_check(index_check *check, dict_bucket bucket, unsigned at, uint32_t hash,
+                      uint32_t entry_no)
+{
+    uint32_t number = entry_no - 1u, real;
+    unsigned home = hash & (bucket.groups_count - 1u);
+    const dh_word *entry = dict_entry(check->heap, check->head, number);
+    if (number >= check->numbers_count || entry == NULL || !dict_key_is_live(entry[0]) ||
+        (check->seen[number >> 3] >> (number & 7u) & 1u) != 0 || (at ^ home) >= dict_probes(&bucket))
+        return dict_corrupt(check->heap, "index");
+    check->seen[number >> 3] |= (uint8_t)(1u << (number & 7u));
+    check->pairs_count++;
+    for (unsigned i = 0; i < (at ^ home); i++)
+        if (dict_match8(bucket.groups[home ^ i].entry, 0) != 0)
+            return dict_corrupt(check->heap, "probing");
+    if (!check->with_hashes)
+        return 0;
+    int rc = dhi_word_hash(check->heap, entry[0], &real);
+    if (rc != 0)
+        return rc;
+    return real == hash ? 0 : dict_corrupt(check->heap, "hash");
+}
+
+static int bucket_check(void *context, dict_bucket bucket, uint32_t prefix, unsigned prefix_bits)
+{
+    index_check *check = context;
+    for (unsigned g = 0; g < bucket.groups_count; g++)
+        for (unsigned s = 0; s < DICT_GROUP_SLOTS; s++) {
+            uint32_t hash = bucket.groups[g].hash[s], entry_no = bucket.groups[g].entry[s];
+            if (entry_no == 0 || entry_no == DICT_SLOT_DELETED)
+                continue;
+            if (prefix_bits > 0 && ((hash ^ prefix) >> (32u - prefix_bits)) != 0)
+                return dict_corrupt(check->heap, "directory");
+            int rc = pair_check(check, bucket, g, hash, entry_no);
+            if (rc != 0)
+                return rc;
+        }
+    return 0;
+}
+
+static int dict_check_index(const dh_heap *heap, const dh_word *head, bool with_hashes)
+{
+    index_check check = {heap, head, with_hashes, NULL, DICT_CHUNK_ENTRIES, 0};
+    if (dict_form(head) == DICT_BIG)
+        check.numbers_count = big_rows_count(dict_big_at(heap, head)) << DICT_CHUNK_BITS;
+    check.seen = calloc((size_t)(check.numbers_count / 8 + 1), 1);
+    if (check.seen == NULL)
+        return ENOMEM;
+    int rc = dhi_index_walk(heap, head[DICT_INDEX], bucket_check, &check);
+    free(check.seen);
+    if (rc == 0 && check.pairs_count != dict_live(head))
+        rc = dict_corrupt(heap, "index");
+    return rc;
+}
+
+int dhi_dict_check(dh_heap *heap, dh_word dict, bool with_hashes)
+{
+    const dh_word *head = dh_deref(heap, dict, DH_T_DICT, DH_HEAD_BYTES);
+    if (head == NULL || dict_form(head) > DICT_BIG)
+        return dict_corrupt(heap, "head");
+    int rc = dict_form(head) == DICT_BIG ? dhi_big_check(heap, head) : small_check(heap, head);
+    if (rc != 0)
+        return rc;
+    return dict_form(head) == DICT_TINY ? tiny_check(heap, head, with_hashes)
+                                        : dict_check_index(heap, head, with_hashes);
+}
+
+int dh_dict_check(dh_heap *heap, dh_word dict)
+{
+    return dhi_dict_check(heap, dict, true);
+}
