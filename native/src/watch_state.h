@@ -13,12 +13,12 @@
 /* capacity_pages == bits_count of every open cursor. */
 struct dh_watch {
     uint64_t sig;
-    const dh_tracker *tracker; /* set with state                                       */
-    void *state;               /* the tracker's; NULL until it is open                   */
-    uint64_t capacity_pages;   /* of the arena                                         */
-    pid_t owner;               /* the process that opened it                           */
-    volatile int is_forked;    /* set in a child, which must not wait for the lock       */
-    pthread_mutex_t lock;      /* guards the tracker's scan and all cursors              */
+    const dh_tracker *tracker; /* set with state                                     */
+    void *state;               /* the tracker's; NULL until it is open               */
+    uint64_t capacity_pages;   /* of the arena                                       */
+    pid_t owner;               /* the process that opened it                         */
+    volatile int is_forked;    /* set in a child, which must not wait for the lock   */
+    pthread_mutex_t lock;      /* guards the tracker's scan and all cursors          */
     dh_bits cursors[DH_CURSORS_MAX];
     bool is_open[DH_CURSORS_MAX];
     dh_fork_guard *guard;
