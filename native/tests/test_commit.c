@@ -1,0 +1,361 @@
+/* test_commit.c -- random writing, committing, failing, folding, rolling back and reopening, held
+ * against a plain model of the cells.
+ *
+ * The store is an array of chunks and memory files: what a commit hands out is all that the next
+ * heap is opened from.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "capture.h"
+#include "check.h"
+#include "dict.h"
+
+#define CELLS_MAX 3000u
+#define CAPACITY_BYTES (64u << 20)
+#define EXTENTS_MAX 64u
+
+typedef struct {
+    dh_off off; /* 0: free slot */
+    uint32_t bytes;
+    uint64_t seed; /* contents are a function of it */
+} model_cell;
+
+typedef struct {
+    model_cell cells[CELLS_MAX];
+} model;
+
+typedef struct {
+    uint8_t *bytes;
+    size_t size;
+} stored_chunk;
+
+typedef struct {
+    uint32_t number;
+    uint64_t version, file_bytes;
+    int fd;
+} stored_extent;
+
+/* What survives. */
+typedef struct {
+    stored_chunk chunks[4096];
+    size_t chunks_count;
+    stored_extent extents[EXTENTS_MAX];
+    size_t extents_count;
+    dh_state state;
+    uint64_t commit_id;
+} store;
+
+static store disk;
+static int tracker;
+
+static dh_heap *heap_new(void)
+{
+    dh_options options = {CAPACITY_BYTES, tracker, {11, 22}};
+    dh_heap *heap;
+    CHECK_EQ(dh_heap_open(&options, &heap), 0);
+    return heap;
+}
+
+static void fill(dh_heap *heap, const model_cell *cell)
+{
+    uint64_t *words = dh_at(heap, cell->off);
+    for (uint32_t i = 0; i < cell->bytes / 8; i++)
+        words[i] = cell->seed * (i % 97u + 1u);
+}
+
+static bool holds(const dh_heap *heap, const model_cell *cell)
+{
+    const uint64_t *words = dh_at(heap, cell->off);
+    for (uint32_t i = 0; i < cell->bytes / 8; i++) {
+        if (words[i] != cell->seed * (i % 97u + 1u))
+            return false;
+    }
+    return true;
+}
+
+static void check_model(const dh_heap *heap, const model *expected)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < CELLS_MAX; i++) {
+        const model_cell *cell = &expected->cells[i];
+        if (cell->off == 0)
+            continue;
+        CHECK(dh_cell_is_allocated(heap, cell->off));
+        CHECK(holds(heap, cell));
+        bytes += dh_cell_bytes(heap, cell->off);
+    }
+    /* beside the model's cells there is only the root */
+    CHECK(heap->alloc.allocated_bytes >= bytes);
+    CHECK(heap->alloc.allocated_bytes <= bytes + 4096);
+}
+
+static uint32_t random_bytes(void)
+{
+    switch (check_random_below(20)) {
+    case 0:
+        return 8u * (uint32_t)(1 + check_random_below(8192)); /* to 64 KiB */
+    case 1:
+        return 8u * (uint32_t)(1 + check_random_below(512));
+    default:
+        return 8u * (uint32_t)(1 + check_random_below(32));
+    }
+}
+
+static void mutate(dh_heap *heap, model *now, size_t steps)
+{
+    for (size_t step = 0; step < steps; step++) {
+        model_cell *cell = &now->cells[check_random_below(CELLS_MAX)];
+        if (cell->off == 0) {
+            cell->bytes = random_bytes();
+            cell->seed = check_random();
+            CHECK_EQ(dh_cell_new(heap, cell->bytes, DH_RAW, &cell->off), 0);
+            for (uint32_t i = 0; i < cell->bytes / 8; i++)
+                CHECK_EQ(((uint64_t *)dh_at(heap, cell->off))[i], 0);
+            fill(heap, cell);
+        } else if (check_random_below(3) == 0) {
+            dh_cell_free(heap, cell->off);
+            cell->off = 0;
+        } else {
+            cell->seed = check_random();
+            fill(heap, cell);
+        }
+    }
+}
+
+/* --- the store -------------------------------------------------------------------------------------- */
+
+static void put_extent(dh_heap *heap, const dh_capture *capture, uint32_t number, uint64_t version,
+                       stored_extent *extent_out)
+{
+    uint32_t checksum;
+    int fd = memfd_create("extent", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    *extent_out = (stored_extent){number, version, 0, fd};
+    CHECK_EQ(dh_extent_write(heap, capture, number, version, fd, &extent_out->file_bytes,
+                             &checksum),
+             0);
+}
+
+static void record_extent(const stored_extent *extent)
+{
+    size_t i = 0;
+    while (i < disk.extents_count && disk.extents[i].number != extent->number)
+        i++;
+    if (i < disk.extents_count)
+        close(disk.extents[i].fd);
+    else
+        disk.extents_count++;
+    CHECK(disk.extents_count <= EXTENTS_MAX);
+    disk.extents[i] = *extent;
+}
+
+static void commit(dh_heap *heap, bool succeeds)
+{
+    dh_capture *capture;
+    stored_extent extents[EXTENTS_MAX];
+
+    CHECK_EQ(dh_commit_capture(heap, &capture), 0);
+    CHECK_EQ(dh_commit_encode(heap, capture, disk.commit_id, disk.commit_id + 1, 1 << 20), 0);
+    size_t rebased = dh_commit_rebased_count(capture);
+    for (size_t i = 0; i < rebased; i++)
+        put_extent(heap, capture, dh_commit_rebased_extent(capture, i), disk.commit_id + 1,
+                   &extents[i]);
+    if (!succeeds) {
+        for (size_t i = 0; i < rebased; i++)
+            close(extents[i].fd);
+        dh_commit_failed(heap, capture);
+        return;
+    }
+    for (size_t i = 0; i < dh_commit_chunks_count(capture); i++) {
+        stored_chunk *chunk = &disk.chunks[disk.chunks_count++];
+        const uint8_t *bytes = dh_commit_chunk(capture, i, &chunk->size);
+        chunk->bytes = malloc(chunk->size);
+        memcpy(chunk->bytes, bytes, chunk->size);
+        CHECK(disk.chunks_count < 4096);
+    }
+    dh_commit_state(capture, &disk.state);
+    disk.commit_id++;
+    for (size_t i = 0; i < rebased; i++) {
+        record_extent(&extents[i]);
+        CHECK_EQ(dh_extent_switch(heap, extents[i].number, extents[i].version, extents[i].fd,
+                                  extents[i].file_bytes),
+                 0);
+    }
+    CHECK_EQ(dh_commit_done(heap, capture), 0);
+}
+
+static void fold(dh_heap *heap)
+{
+    uint32_t numbers[EXTENTS_MAX];
+    size_t count = dh_extents_unfolded(heap, numbers, EXTENTS_MAX);
+    CHECK(count <= EXTENTS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        stored_extent extent;
+        put_extent(heap, NULL, numbers[i], disk.commit_id, &extent);
+        record_extent(&extent);
+        CHECK_EQ(dh_extent_switch(heap, extent.number, extent.version, extent.fd,
+                                  extent.file_bytes),
+                 0);
+    }
+    for (size_t i = 0; i < disk.chunks_count; i++)
+        free(disk.chunks[i].bytes);
+    disk.chunks_count = 0;
+    CHECK_EQ(dh_extents_unfolded(heap, numbers, EXTENTS_MAX), 0);
+}
+
+static dh_heap *reopen(dh_heap *heap)
+{
+    dh_heap_close(heap);
+    heap = heap_new();
+    for (size_t i = 0; i < disk.extents_count; i++) {
+        stored_extent *extent = &disk.extents[i];
+        CHECK_EQ(dh_load_extent(heap, extent->number, extent->version, extent->fd,
+                                extent->file_bytes),
+                 0);
+    }
+    for (size_t i = 0; i < disk.chunks_count; i++)
+        CHECK_EQ(dh_load_delta(heap, disk.chunks[i].bytes, disk.chunks[i].size), 0);
+    CHECK_EQ(dh_load_finish(heap, &disk.state), 0);
+    return heap;
+}
+
+static void store_reset(void)
+{
+    for (size_t i = 0; i < disk.chunks_count; i++)
+        free(disk.chunks[i].bytes);
+    for (size_t i = 0; i < disk.extents_count; i++)
+        close(disk.extents[i].fd);
+    memset(&disk, 0, sizeof disk);
+}
+
+static void check_nothing_pending(dh_heap *heap)
+{
+    uint64_t pages, bytes;
+    CHECK_EQ(dh_pending(heap, &pages, &bytes), 0);
+    CHECK_EQ(pages, 0);
+    CHECK_EQ(bytes, 0);
+}
+
+/* --- cases --------------------------------------------------------------------------------------------- */
+
+static void random_histories_reopen_as_committed(size_t rounds)
+{
+    static model now, committed, saved;
+    dh_heap *heap = heap_new();
+    uint64_t pages, stop_ns;
+
+    memset(&now, 0, sizeof now);
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    commit(heap, true);
+    committed = now;
+    for (size_t round = 0; round < rounds; round++) {
+        mutate(heap, &now, 1 + check_random_below(check_random_below(4) == 0 ? 3000 : 100));
+        switch (check_random_below(9)) {
+        case 0:
+            commit(heap, false);
+            check_model(heap, &now);
+            break;
+        case 1:
+            CHECK_EQ(dh_show_state(heap, NULL, &pages, &stop_ns), 0);
+            now = committed;
+            check_model(heap, &now);
+            check_nothing_pending(heap);
+            break;
+        case 2: {
+            dh_capture *savepoint;
+            saved = now;
+            CHECK_EQ(dh_savepoint_take(heap, &savepoint), 0);
+            mutate(heap, &now, 1 + check_random_below(500));
+            CHECK_EQ(dh_show_state(heap, savepoint, &pages, &stop_ns), 0);
+            dh_savepoint_drop(heap, savepoint);
+            now = saved;
+            check_model(heap, &now);
+            break;
+        }
+        case 3:
+            fold(heap);
+            break;
+        case 4:
+            heap = reopen(heap);
+            now = committed;
+            check_model(heap, &now);
+            check_nothing_pending(heap);
+            break;
+        default:
+            commit(heap, true);
+            committed = now;
+            check_nothing_pending(heap);
+            break;
+        }
+    }
+    heap = reopen(heap);
+    check_model(heap, &committed);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+static void a_commit_of_one_word_is_small(void)
+{
+    dh_heap *heap = heap_new();
+    dh_capture *capture;
+    dh_commit_stats stats;
+    dh_off off;
+
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_cell_new(heap, 4u << 20, DH_RAW, &off), 0);
+    memset(dh_at(heap, off), 7, 4u << 20);
+    commit(heap, true);
+    ((uint64_t *)dh_at(heap, off))[1000] = 1;
+    ((uint64_t *)dh_at(heap, off))[400000] = 2;
+    ((uint8_t *)dh_at(heap, off))[3] = 7; /* written, not changed */
+    CHECK_EQ(dh_commit_capture(heap, &capture), 0);
+    CHECK_EQ(dh_commit_encode(heap, capture, 1, 2, 1 << 20), 0);
+    dh_commit_stats_read(capture, &stats);
+    CHECK_EQ(stats.pages_count, 2);
+    CHECK_EQ(stats.changed_bytes, 16);
+    CHECK(stats.scanned_pages_count >= 2);
+    CHECK_EQ(stats.delta_bytes, 48 + 2 * 12 + 2 * (2 + 8));
+    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+static void damaged_chunks_are_refused(void)
+{
+    static model now;
+    dh_heap *heap = heap_new();
+
+    memset(&now, 0, sizeof now);
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    mutate(heap, &now, 200);
+    commit(heap, true);
+    dh_heap_close(heap);
+    for (int i = 0; i < 300; i++) {
+        stored_chunk *chunk = &disk.chunks[check_random_below(disk.chunks_count)];
+        size_t at = check_random_below(chunk->size);
+        uint8_t bit = (uint8_t)(1u << check_random_below(8));
+        heap = heap_new();
+        chunk->bytes[at] ^= bit;
+        CHECK_EQ(dh_load_delta(heap, chunk->bytes, chunk->size), DH_E_CORRUPT);
+        chunk->bytes[at] ^= bit;
+        CHECK_EQ(dh_load_delta(heap, chunk->bytes, check_random_below(chunk->size)),
+                 DH_E_CORRUPT);
+        dh_heap_close(heap);
+    }
+    store_reset();
+}
+
+int main(int argc, char **argv)
+{
+    static const int trackers[] = {DH_TRACKER_AUTO, DH_TRACKER_COMPARE};
+
+    check_begin(argc, argv);
+    for (size_t i = 0; i < 2; i++) {
+        tracker = trackers[i];
+        random_histories_reopen_as_committed(150);
+        a_commit_of_one_word_is_small();
+        damaged_chunks_are_refused();
+    }
+    return 0;
+}
