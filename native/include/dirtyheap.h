@@ -174,6 +174,12 @@ int dh_fork_guard_fd(dh_heap *heap, int fd);
 /* A functional test of the kernel feature: 0, or why not in text_out. */
 int dh_probe(int tracker, char *text_out, size_t text_size);
 
+/* Is it safe to let LMDB open this data file? Walks every B-tree that can be reached from the newest
+ * commit, without mapping the file; values are not read. 0: sound. DH_E_CORRUPT: text_out says what
+ * and where. DH_E_FORMAT: not an LMDB 0.9 file, or one that no heap makes. EAGAIN: somebody wrote
+ * meanwhile. Else an errno. Any thread. */
+int dh_index_check(int fd, uint64_t file_bytes, char *text_out, size_t text_size);
+
 /* Hooks for tests: named places that can be made to fail or be left out. Zero resets all. */
 int dh_fault_set(const char *name, uint64_t after_count, int rc);
 uint64_t dh_fault_hits(const char *name);
