@@ -62,6 +62,8 @@ static int open_parts(dh_heap *heap, const dh_options *options)
         return dhi_fail(heap, rc, "the tracker asked for does not work here: %s",
                         heap->tracker_reason);
     heap->commit_cursor = dh_watch_cursor_open(heap->watch);
+    if (heap->commit_cursor < 0)
+        return ENOMEM;
     return dh_fork_guard_open(fork_child, heap, &heap->guard);
 }
 
