@@ -1,0 +1,532 @@
+/* convert_in.c -- Python values to words: scalars, links, and copies of plain containers.
+ *
+ * Exact built-in types only, so nothing here runs Python code: no subclass can bring its own
+ * __iter__ or __eq__, and Python's collector is paused for the length of a copy. All cells of a
+ * copy are made under one journal; what cannot be stored takes them all back, and only then is the
+ * exception made (describing the place calls the repr of a user's keys).
+ */
+#include "state.h"
+
+#include <stdlib.h>
+
+/* Why a conversion stopped, to be turned into an exception once the arena is at rest. */
+typedef enum {
+    FAIL_NONE = 0,
+    FAIL_RAISED,  /* a Python exception is set already */
+    FAIL_CODE,    /* code of the core                  */
+    FAIL_TYPE,    /* no heap can hold this value       */
+    FAIL_KEY,     /* ... this key                      */
+    FAIL_FOREIGN, /* a container of another heap       */
+    FAIL_DEAD     /* a stale container                 */
+} fail_kind;
+
+/* One conversion, of one value or of many. */
+typedef struct {
+    dhp_core *core;
+    PyObject **memo_keys; /* open addressing, power of two; NULL: free slot */
+    dh_word *memo_words;
+    size_t memo_room, memo_count;
+    int shared_tuples; /* on the way here: inside one, everything may be met twice */
+    int gc_was_enabled;
+    fail_kind fail;
+    int rc;
+    PyObject *culprit; /* owned */
+    PyObject *path;    /* list of keys and indexes, innermost first; or NULL */
+} conversion;
+
+/* --- failures --------------------------------------------------------------------------------- */
+
+static int stop_with(conversion *c, fail_kind fail, PyObject *culprit)
+{
+    c->fail = fail;
+    c->culprit = Py_XNewRef(culprit);
+    return -1;
+}
+
+static int stop_with_code(conversion *c, int rc)
+{
+    c->fail = FAIL_CODE;
+    c->rc = rc;
+    return -1;
+}
+
+/* Add where we are to the place of a failure below. Loses the place rather than the failure. */
+static void note_place(conversion *c, PyObject *key)
+{
+    if (c->fail == FAIL_NONE || c->fail == FAIL_RAISED || c->fail == FAIL_CODE)
+        return;
+    if (c->path == NULL)
+        c->path = PyList_New(0);
+    if (c->path == NULL || PyList_Append(c->path, key) < 0)
+        PyErr_Clear();
+}
+
+static void note_index(conversion *c, Py_ssize_t index)
+{
+    PyObject *key = PyLong_FromSsize_t(index);
+    if (key != NULL)
+        note_place(c, key);
+    else
+        PyErr_Clear();
+    Py_XDECREF(key);
+}
+
+/* "value['a'][3]" */
+static PyObject *place_text(PyObject *path)
+{
+    PyObject *text = PyUnicode_FromString("value");
+    Py_ssize_t count = path ? PyList_Size(path) : 0;
+    for (Py_ssize_t i = count - 1; text != NULL && i >= 0; i--) {
+        PyObject *longer = PyUnicode_FromFormat("%U[%R]", text, PyList_GetItem(path, i));
+        dhp_replace(&text, longer);
+    }
+    return text;
+}
+
+static PyObject *type_text(PyTypeObject *type)
+{
+    PyObject *name = PyType_GetQualName(type);
+    PyObject *module = name ? PyObject_GetAttrString((PyObject *)type, "__module__") : NULL;
+    if (module == NULL || !PyUnicode_Check(module) ||
+        PyUnicode_CompareWithASCIIString(module, "builtins") == 0) {
+        PyErr_Clear();
+    } else {
+        dhp_replace(&name, PyUnicode_FromFormat("%U.%U", module, name));
+    }
+    Py_XDECREF(module);
+    return name;
+}
+
+/* What to do instead. */
+static const char *advice_for(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    if (type == &PyByteArray_Type || PyMemoryView_Check(obj))
+        return "make mutable bytes with heap.buffer() and store that";
+    if (PyLong_Check(obj))
+        return "convert it with int()";
+    if (PyFloat_Check(obj))
+        return "convert it with float()";
+    if (PyUnicode_Check(obj))
+        return "convert it with str()";
+    if (PyBytes_Check(obj))
+        return "convert it with bytes()";
+    if (PyDict_Check(obj))
+        return "convert it with dict()";
+    if (PyList_Check(obj))
+        return "convert it with list()";
+    if (PyTuple_Check(obj))
+        return "convert it with tuple()";
+    return "store None, bool, int, float, str, bytes, or dict, list and tuple of these";
+}
+
+static void raise_refusal(conversion *c)
+{
+    PyObject *place = place_text(c->path);
+    PyObject *type = place ? type_text(Py_TYPE(c->culprit)) : NULL;
+    if (type != NULL && c->fail == FAIL_FOREIGN)
+        PyErr_Format(PyExc_ValueError, "%U is a %U of another heap: copy it first, with "
+                     "dirtyheap.to_python()", place, type);
+    else if (type != NULL && c->fail == FAIL_KEY)
+        PyErr_Format(PyExc_TypeError, "%U has a key of type '%U', which a heap cannot hold: %s",
+                     place, type, advice_for(c->culprit));
+    else if (type != NULL)
+        PyErr_Format(PyExc_TypeError, "%U is of type '%U', which a heap cannot hold: %s", place,
+                     type, advice_for(c->culprit));
+    Py_XDECREF(place);
+    Py_XDECREF(type);
+}
+
+static void raise_failure(conversion *c)
+{
+    switch (c->fail) {
+    case FAIL_NONE:
+    case FAIL_RAISED:
+        break;
+    case FAIL_CODE:
+        dhp_raise(c->core, c->rc);
+        break;
+    case FAIL_DEAD:
+        dhp_raise_dead((dhp_proxy *)c->culprit);
+        break;
+    default:
+        raise_refusal(c);
+    }
+}
+
+/* --- begin and end ---------------------------------------------------------------------------- */
+
+static void conversion_begin(conversion *c, dhp_core *core)
+{
+    *c = (conversion){.core = core};
+    c->gc_was_enabled = dhp_gc_pause();
+    dh_journal_begin(core->heap);
+}
+
+/* 0, or -1 with everything taken back and the exception set. */
+static int conversion_end(conversion *c, int rc)
+{
+    if (rc == 0)
+        dh_journal_commit(c->core->heap);
+    else
+        dh_journal_abort(c->core->heap);
+    free(c->memo_keys);
+    free(c->memo_words);
+    dhp_gc_resume(c->gc_was_enabled);
+    if (rc != 0)
+        raise_failure(c);
+    Py_XDECREF(c->culprit);
+    Py_XDECREF(c->path);
+    return rc;
+}
+
+/* --- the memo: plain container -> word of its copy ---------------------------------------------- */
+
+static size_t memo_slot(const conversion *c, PyObject *obj)
+{
+    size_t i = ((uintptr_t)obj >> 4) * 0x9E3779B97F4A7C15u >> 20 & (c->memo_room - 1);
+    while (c->memo_keys[i] != NULL && c->memo_keys[i] != obj)
+        i = (i + 1) & (c->memo_room - 1);
+    return i;
+}
+
+/* EMPTY when not met before. */
+static dh_word memo_find(const conversion *c, PyObject *obj)
+{
+    if (c->memo_room == 0)
+        return DH_EMPTY;
+    size_t i = memo_slot(c, obj);
+    return c->memo_keys[i] != NULL ? c->memo_words[i] : DH_EMPTY;
+}
+
+static int memo_grow(conversion *c)
+{
+    conversion old = *c;
+    c->memo_room = old.memo_room ? old.memo_room * 2 : 64;
+    c->memo_keys = calloc(c->memo_room, sizeof *c->memo_keys);
+    c->memo_words = malloc(c->memo_room * sizeof *c->memo_words);
+    if (c->memo_keys == NULL || c->memo_words == NULL) {
+        free(c->memo_keys);
+        free(c->memo_words);
+        *c = old;
+        return -1;
+    }
+    for (size_t i = 0; i < old.memo_room; i++)
+        if (old.memo_keys[i] != NULL) {
+            size_t to = memo_slot(c, old.memo_keys[i]);
+            c->memo_keys[to] = old.memo_keys[i];
+            c->memo_words[to] = old.memo_words[i];
+        }
+    free(old.memo_keys);
+    free(old.memo_words);
+    return 0;
+}
+
+static int memo_add(conversion *c, PyObject *obj, dh_word word)
+{
+    /* Who has one reference in all has one slot that leads to it, and is not met again. */
+    if (Py_REFCNT(obj) == 1 && c->shared_tuples == 0)
+        return 0;
+    if (c->memo_count * 2 >= c->memo_room && memo_grow(c) < 0)
+        return stop_with_code(c, ENOMEM);
+    size_t i = memo_slot(c, obj);
+    c->memo_keys[i] = obj;
+    c->memo_words[i] = word;
+    c->memo_count++;
+    return 0;
+}
+
+/* --- scalars and links ------------------------------------------------------------------------ */
+
+/* 0 or a code in c; -1. */
+static int made(conversion *c, int rc) { return rc == 0 ? 1 : stop_with_code(c, rc); }
+
+static int raised(conversion *c)
+{
+    c->fail = FAIL_RAISED;
+    return -1;
+}
+
+static int word_from_str(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    Py_ssize_t size;
+    PyObject *owner;
+    const char *utf8 = dhp_utf8(obj, &size, &owner);
+    if (utf8 == NULL)
+        return raised(c);
+    if (c->core->heap == NULL) /* the error behind a lone surrogate may have run anything */
+        return stop_with_code(c, DH_E_CLOSED);
+    int rc = dh_str_new(c->core->heap, (const uint8_t *)utf8, (size_t)size, word_out);
+    Py_XDECREF(owner);
+    return made(c, rc);
+}
+
+static int word_from_int(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    int overflow;
+    long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
+    bool is_negative;
+    uint8_t *data;
+    size_t size;
+
+    if (overflow == 0 && dh_int_fits(v)) {
+        *word_out = dh_int(v);
+        return 1;
+    }
+    if (dhp_int_magnitude(obj, &is_negative, &data, &size) < 0)
+        return raised(c);
+    int rc = dh_bigint_new(c->core->heap, is_negative, data, size, word_out);
+    free(data);
+    return made(c, rc);
+}
+
+static int word_from_proxy(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    dhp_proxy *proxy = (dhp_proxy *)obj;
+    if (proxy->core != c->core)
+        return stop_with(c, FAIL_FOREIGN, obj);
+    if (proxy->handle.word == 0)
+        return stop_with(c, FAIL_DEAD, obj);
+    *word_out = proxy->handle.word;
+    return 1;
+}
+
+/* 1: done, 0: a plain dict, list or tuple, -1: stopped. */
+static int word_from_scalar(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    if (type == &PyUnicode_Type)
+        return word_from_str(c, obj, word_out);
+    if (type == &PyLong_Type)
+        return word_from_int(c, obj, word_out);
+    if (obj == Py_None || type == &PyBool_Type) {
+        *word_out = obj == Py_None ? DH_NONE : obj == Py_True ? DH_TRUE : DH_FALSE;
+        return 1;
+    }
+    if (type == &PyFloat_Type) {
+        double d = PyFloat_AsDouble(obj);
+        return dh_float_fits(d, word_out) ? 1 : made(c, dh_float_new(c->core->heap, d, word_out));
+    }
+    if (type == &PyDict_Type || type == &PyList_Type || type == &PyTuple_Type)
+        return 0;
+    if (dhp_is_proxy(c->core->state, obj))
+        return word_from_proxy(c, obj, word_out);
+    if (type == &PyBytes_Type) {
+        char *data;
+        Py_ssize_t size;
+        if (PyBytes_AsStringAndSize(obj, &data, &size) < 0)
+            return raised(c);
+        return made(c, dh_bytes_new(c->core->heap, (uint8_t *)data, (size_t)size, word_out));
+    }
+    return stop_with(c, FAIL_TYPE, obj);
+}
+
+int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out)
+{
+    conversion c = {.core = core};
+    int done = word_from_scalar(&c, obj, word_out);
+    if (DH_UNLIKELY(done < 0)) {
+        raise_failure(&c);
+        Py_XDECREF(c.culprit);
+    }
+    return done;
+}
+
+/* --- copies ----------------------------------------------------------------------------------- */
+
+static int word_from_any(conversion *c, PyObject *obj, dh_word *word_out);
+
+static int copy_tuple(conversion *c, PyObject *tuple, dh_word *word_out)
+{
+    size_t count = (size_t)PyTuple_Size(tuple);
+    dh_word *words = malloc((count + 1) * sizeof *words);
+    int is_shared = Py_REFCNT(tuple) > 1;
+    int rc = words != NULL ? 0 : stop_with_code(c, ENOMEM);
+
+    c->shared_tuples += is_shared;
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        rc = word_from_any(c, PyTuple_GetItem(tuple, (Py_ssize_t)i), &words[i]);
+        if (rc != 0)
+            note_index(c, (Py_ssize_t)i);
+    }
+    c->shared_tuples -= is_shared;
+    if (rc == 0) {
+        rc = dh_tuple_new(c->core->heap, words, count, word_out);
+        if (rc != 0)
+            rc = stop_with_code(c, rc);
+    }
+    free(words);
+    return rc;
+}
+
+static int copy_list(conversion *c, PyObject *list, dh_word *word_out)
+{
+    dh_heap *heap = c->core->heap;
+    dh_word copy;
+    int rc = dh_list_new(heap, &copy);
+    if (rc != 0)
+        return stop_with_code(c, rc);
+    if (memo_add(c, list, copy) < 0)
+        return -1;
+    Py_ssize_t count = PyList_Size(list);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        dh_word item;
+        if (word_from_any(c, PyList_GetItem(list, i), &item) < 0) {
+            note_index(c, i);
+            return -1;
+        }
+        rc = dh_list_append(heap, copy, item);
+        if (rc != 0)
+            return stop_with_code(c, rc);
+    }
+    *word_out = copy;
+    return 0;
+}
+
+/* One entry of a plain dict into the copy. */
+static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *value_obj)
+{
+    dh_word key_word, value;
+    dhp_key key;
+    bool was_new;
+
+    if (word_from_any(c, value_obj, &value) < 0) {
+        note_place(c, key_obj);
+        return -1;
+    }
+    int ready = dhp_key_init_plain(c->core, key_obj, &key);
+    if (ready == DHP_KEY_NONE)
+        return stop_with(c, FAIL_KEY, key_obj);
+    if (ready < 0)
+        return raised(c);
+    int rc = word_from_any(c, key_obj, &key_word);
+    if (rc == 0) {
+        rc = dh_dict_set(c->core->heap, copy, &key.key, key_word, value, &was_new);
+        if (rc != 0)
+            rc = stop_with_code(c, rc);
+        else if (!was_new) /* keys that differ to Python and not to us: two NaNs */
+            dh_value_drop(c->core->heap, key_word);
+    }
+    dhp_key_finish(&key);
+    return rc;
+}
+
+static int copy_dict(conversion *c, PyObject *dict, dh_word *word_out)
+{
+    dh_heap *heap = c->core->heap;
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    dh_word copy;
+    int rc = dh_dict_new(heap, &copy);
+    if (rc == 0)
+        rc = dh_dict_reserve(heap, copy, (uint64_t)PyDict_Size(dict));
+    if (rc != 0)
+        return stop_with_code(c, rc);
+    if (memo_add(c, dict, copy) < 0)
+        return -1;
+    while (PyDict_Next(dict, &position, &key, &value))
+        if (copy_entry(c, copy, key, value) < 0)
+            return -1;
+    *word_out = copy;
+    return 0;
+}
+
+static int copy_container(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    if (type != &PyTuple_Type) {
+        dh_word known = memo_find(c, obj);
+        if (known != DH_EMPTY) {
+            *word_out = known;
+            return 0;
+        }
+    }
+    if (Py_EnterRecursiveCall(" while a value is copied into a heap") != 0)
+        return raised(c);
+    int rc = type == &PyDict_Type   ? copy_dict(c, obj, word_out)
+             : type == &PyList_Type ? copy_list(c, obj, word_out)
+                                    : copy_tuple(c, obj, word_out);
+    Py_LeaveRecursiveCall();
+    return rc;
+}
+
+static int word_from_any(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    int done = word_from_scalar(c, obj, word_out);
+    if (done != 0)
+        return done > 0 ? 0 : -1;
+    return copy_container(c, obj, word_out);
+}
+
+int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out)
+{
+    conversion c;
+    conversion_begin(&c, core);
+    return conversion_end(&c, word_from_any(&c, obj, word_out));
+}
+
+int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word *words)
+{
+    int is_list = PyList_CheckExact(seq), rc = 0;
+    Py_ssize_t count = is_list ? PyList_Size(seq) : PyTuple_Size(seq);
+    conversion c;
+
+    conversion_begin(&c, core);
+    for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
+        PyObject *item = is_list ? PyList_GetItem(seq, i) : PyTuple_GetItem(seq, i);
+        rc = word_from_any(&c, item, &words[i]);
+        if (rc != 0)
+            note_index(&c, i);
+    }
+    return conversion_end(&c, rc);
+}
+
+/* Key and value of one entry of an update. */
+static int convert_pair(conversion *c, dh_word target, PyObject *key_obj, PyObject *value_obj,
+                        dh_word pair[2])
+{
+    dh_word ignored;
+    dhp_key key;
+
+    if (word_from_any(c, value_obj, &pair[1]) < 0) {
+        note_place(c, key_obj);
+        return -1;
+    }
+    int ready = dhp_key_init_plain(c->core, key_obj, &key);
+    if (ready == DHP_KEY_NONE)
+        return stop_with(c, FAIL_KEY, key_obj);
+    if (ready < 0)
+        return raised(c);
+    bool is_cheap = key.text == NULL && key.buffer == NULL;
+    int rc = target != 0 ? dh_dict_get(c->core->heap, target, &key.key, &ignored) : DH_E_ABSENT;
+    dhp_key_finish(&key);
+    if (rc == 0 && is_cheap) {
+        pair[0] = DH_EMPTY;
+        return 0;
+    }
+    if (rc != 0 && rc != DH_E_ABSENT)
+        return stop_with_code(c, rc);
+    return word_from_any(c, key_obj, &pair[0]);
+}
+
+int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word *pairs)
+{
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    int rc = 0;
+    conversion c;
+
+    conversion_begin(&c, core);
+    while (rc == 0 && PyDict_Next(dict, &position, &key, &value)) {
+        rc = convert_pair(&c, target, key, value, pairs);
+        pairs += 2;
+    }
+    return conversion_end(&c, rc);
+}
+
+void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (words[i] != DH_EMPTY)
+            dh_value_drop(core->heap, words[i]);
+}

@@ -1,0 +1,303 @@
+/* core_type.c -- Core: the Python object that owns a heap of the core.
+ *
+ * The verbs are called through cffi with the address, without the GIL; where the core must stop
+ * the world it calls back here and takes the GIL. Nothing here commits, scans or collects.
+ */
+#include "state.h"
+
+/* --- stopping the world ------------------------------------------------------------------------ */
+
+/* A stop inside a stop is by the same thread, for it holds the GIL: only the outermost counts. */
+static void world_stop(void *context)
+{
+    dhp_core *core = context;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    if (core->stops_depth++ == 0)
+        core->gil = gil;
+    else
+        PyGILState_Release(gil);
+}
+
+static void world_resume(void *context)
+{
+    dhp_core *core = context;
+    if (--core->stops_depth == 0)
+        PyGILState_Release(core->gil);
+}
+
+/* --- life -------------------------------------------------------------------------------------- */
+
+static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"capacity_bytes", "tracker", "key0", "key1", NULL};
+    unsigned long long capacity_bytes, key0, key1;
+    dh_options options;
+    int tracker;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KiKK:Core", names, &capacity_bytes, &tracker,
+                                     &key0, &key1))
+        return NULL;
+    dhp_state *state = PyType_GetModuleState(type);
+    dhp_core *self = state ? PyObject_New(dhp_core, type) : NULL;
+    if (self == NULL)
+        return NULL;
+    self->heap = NULL;
+    self->state = state;
+    self->is_read_only = 0;
+    self->exports_count = 0;
+    self->stops_depth = 0;
+    self->weakrefs = NULL;
+    options = (dh_options){capacity_bytes, tracker, {key0, key1}};
+    int rc = dh_heap_open(&options, &self->heap);
+    if (rc != 0) {
+        dhp_raise_open(state, rc);
+        Py_DECREF(self);
+        return NULL;
+    }
+    dh_world world = {world_stop, world_resume, self};
+    dh_heap_set_world(self->heap, &world);
+    return (PyObject *)self;
+}
+
+static void core_close(dhp_core *self)
+{
+    dh_heap *heap = self->heap;
+    if (heap == NULL)
+        return;
+    self->heap = NULL;
+    dh_heap_close(heap);
+}
+
+static void core_dealloc(PyObject *obj)
+{
+    dhp_core *self = (dhp_core *)obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs(obj);
+    core_close(self);
+    PyObject_Free(obj);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
+"Stop tracking and give the memory back. What was not committed is lost.\n\n"
+"Containers raise HeapClosedError from now on. Memory with exported views stays mapped, and is\n"
+"saved nowhere, until the last view goes. Closing twice does nothing. O(mapped memory).");
+static PyObject *core_close_method(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    core_close((dhp_core *)self);
+    Py_RETURN_NONE;
+}
+
+/* --- making containers ------------------------------------------------------------------------- */
+
+static int core_check_open(dhp_core *self)
+{
+    if (self->heap != NULL)
+        return 0;
+    return dhp_raise_named(self->state, "HeapClosedError", "the heap is closed");
+}
+
+dhp_proxy *dhp_container_new(dhp_core *core, dh_type type)
+{
+    dh_word word;
+    if (dhp_check_writable(core) < 0)
+        return NULL;
+    int rc = type == DH_T_DICT ? dh_dict_new(core->heap, &word) : dh_list_new(core->heap, &word);
+    if (rc != 0) {
+        dhp_raise(core, rc);
+        return NULL;
+    }
+    return (dhp_proxy *)dhp_proxy_get(core, word);
+}
+
+/* Copy a plain container of exactly this type in; its inner structure goes with it. */
+static PyObject *copy_whole(dhp_core *core, PyObject *initial)
+{
+    dh_word word;
+    if (dhp_check_writable(core) < 0 || dhp_word_from(core, initial, &word) < 0)
+        return NULL;
+    return dhp_proxy_get(core, word);
+}
+
+PyDoc_STRVAR(new_dict_doc, "new_dict($self, initial=None, /)\n--\n\n"
+"Make a Dict that nothing in the heap refers to yet.\n\n"
+"initial: a mapping or an iterable of pairs. Until it is stored somewhere below the root, only\n"
+"Python's reference keeps it. O(len(initial)).");
+static PyObject *core_new_dict(PyObject *obj, PyObject *args)
+{
+    dhp_core *self = (dhp_core *)obj;
+    PyObject *initial = Py_None;
+    if (!PyArg_ParseTuple(args, "|O:new_dict", &initial))
+        return NULL;
+    if (PyDict_CheckExact(initial))
+        return copy_whole(self, initial);
+    dhp_proxy *made = dhp_container_new(self, DH_T_DICT);
+    if (made != NULL && initial != Py_None && dhp_dict_update(made, initial, NULL) < 0)
+        Py_CLEAR(made);
+    return (PyObject *)made;
+}
+
+PyDoc_STRVAR(new_list_doc, "new_list($self, initial=None, /)\n--\n\n"
+"Make a List that nothing in the heap refers to yet.\n\n"
+"initial: an iterable. Until it is stored somewhere below the root, only Python's reference keeps\n"
+"it. O(len(initial)).");
+static PyObject *core_new_list(PyObject *obj, PyObject *args)
+{
+    dhp_core *self = (dhp_core *)obj;
+    PyObject *initial = Py_None;
+    if (!PyArg_ParseTuple(args, "|O:new_list", &initial))
+        return NULL;
+    if (PyList_CheckExact(initial))
+        return copy_whole(self, initial);
+    dhp_proxy *made = dhp_container_new(self, DH_T_LIST);
+    if (made != NULL && initial != Py_None && dhp_list_extend(made, initial) < 0)
+        Py_CLEAR(made);
+    return (PyObject *)made;
+}
+
+static PyObject *buffer_of_size(dhp_core *self, Py_ssize_t size, const void *content)
+{
+    dh_word word;
+    uint8_t *data;
+    uint64_t size_now;
+
+    if (dhp_check_writable(self) < 0)
+        return NULL;
+    int rc = dh_buffer_new(self->heap, (uint64_t)size, &word);
+    if (rc == 0 && content != NULL && size > 0) {
+        rc = dh_buffer_read(self->heap, word, &data, &size_now);
+        if (rc == 0)
+            memcpy(data, content, (size_t)size);
+    }
+    if (rc != 0) {
+        dhp_raise(self, rc);
+        return NULL;
+    }
+    return dhp_proxy_get(self, word);
+}
+
+PyDoc_STRVAR(new_buffer_doc, "new_buffer($self, initial, /)\n--\n\n"
+"Make a Buffer of that many zero bytes, or with the content of a bytes-like object.\n\n"
+"Its size never changes. It begins on a page of its own. O(size).\n\n"
+"Raises ValueError for a negative size, HeapFullError beyond the capacity.");
+static PyObject *core_new_buffer(PyObject *obj, PyObject *initial)
+{
+    dhp_core *self = (dhp_core *)obj;
+    if (PyObject_CheckBuffer(initial)) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(initial, &view, PyBUF_SIMPLE) < 0)
+            return NULL;
+        PyObject *made = buffer_of_size(self, view.len, view.buf);
+        PyBuffer_Release(&view);
+        return made;
+    }
+    Py_ssize_t size = PyNumber_AsSsize_t(initial, PyExc_OverflowError);
+    if (size == -1 && PyErr_Occurred())
+        return NULL;
+    if (size < 0) {
+        PyErr_SetString(PyExc_ValueError, "the size of a buffer cannot be negative");
+        return NULL;
+    }
+    return buffer_of_size(self, size, NULL);
+}
+
+PyDoc_STRVAR(root_doc, "root($self, /)\n--\n\n"
+"Return the Dict at the top of the graph; the same object while one is alive.");
+static PyObject *core_root(PyObject *obj, PyObject *ignored)
+{
+    dhp_core *self = (dhp_core *)obj;
+    (void)ignored;
+    if (core_check_open(self) < 0)
+        return NULL;
+    if (self->heap->root == 0) {
+        dhp_raise_named(self->state, "HeapError", "the heap is not loaded yet");
+        return NULL;
+    }
+    return dhp_proxy_get(self, self->heap->root);
+}
+
+/* --- attributes ---------------------------------------------------------------------------------- */
+
+static PyObject *core_get_address(PyObject *obj, void *closure)
+{
+    dhp_core *self = (dhp_core *)obj;
+    (void)closure;
+    if (core_check_open(self) < 0)
+        return NULL;
+    return PyLong_FromVoidPtr(self->heap);
+}
+
+static PyObject *core_get_closed(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((dhp_core *)obj)->heap == NULL);
+}
+
+static PyObject *core_get_exports(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyLong_FromSsize_t(((dhp_core *)obj)->exports_count);
+}
+
+static PyObject *core_get_read_only(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((dhp_core *)obj)->is_read_only);
+}
+
+static int core_set_read_only(PyObject *obj, PyObject *value, void *closure)
+{
+    (void)closure;
+    int truth = value != NULL ? PyObject_IsTrue(value) : -1;
+    if (truth < 0) {
+        if (value == NULL)
+            PyErr_SetString(PyExc_AttributeError, "cannot delete read_only");
+        return -1;
+    }
+    ((dhp_core *)obj)->is_read_only = (char)truth;
+    return 0;
+}
+
+static PyGetSetDef core_getset[] = {
+    {"address", core_get_address, NULL, "Address of the dh_heap, for ffi.cast; open heaps only.",
+     NULL},
+    {"closed", core_get_closed, NULL, "True after close().", NULL},
+    {"exports_count", core_get_exports, NULL, "Views of buffers that are alive.", NULL},
+    {"read_only", core_get_read_only, core_set_read_only,
+     "While true, changing a container raises ReadOnlyError and views are read-only.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef core_methods[] = {
+    {"close", core_close_method, METH_NOARGS, close_doc},
+    {"root", core_root, METH_NOARGS, root_doc},
+    {"new_dict", core_new_dict, METH_VARARGS, new_dict_doc},
+    {"new_list", core_new_list, METH_VARARGS, new_list_doc},
+    {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef core_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(dhp_core, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(core_doc, "Core(capacity_bytes, tracker, key0, key1)\n--\n\n"
+"One heap of the C core: its arena, its watch and its containers.\n\n"
+"capacity_bytes: address space to reserve. tracker: a DH_TRACKER_* code. key0, key1: the heap's\n"
+"secret hash key, 64 bits each. The heap is not loaded yet: dh_load_finish starts it.");
+
+static PyType_Slot core_slots[] = {
+    {Py_tp_doc, (void *)core_doc},
+    {Py_tp_new, core_new},
+    {Py_tp_dealloc, core_dealloc},
+    {Py_tp_methods, core_methods},
+    {Py_tp_getset, core_getset},
+    {Py_tp_members, core_members},
+    {0, NULL},
+};
+
+PyType_Spec dhp_core_spec = {"dirtyheap._native.Core", sizeof(dhp_core), 0, Py_TPFLAGS_DEFAULT,
+                             core_slots};

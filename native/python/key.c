@@ -1,0 +1,220 @@
+/* key.c -- dict keys from Python objects.
+ *
+ * Only exact built-in types can be keys in a heap. Any other hashable object is simply not there;
+ * but its hash is asked for first, so that an unhashable one fails as it does with a dict. That
+ * runs the user's code: the caller must ask for its container's word afterwards.
+ */
+#include "state.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+const char *dhp_utf8(PyObject *str, Py_ssize_t *size_out, PyObject **owner_out)
+{
+    const char *utf8 = PyUnicode_AsUTF8AndSize(str, size_out);
+    char *data;
+
+    *owner_out = NULL;
+    if (utf8 != NULL)
+        return utf8;
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+        return NULL;
+    PyErr_Clear(); /* lone surrogates */
+    *owner_out = PyUnicode_AsEncodedString(str, "utf-8", "surrogatepass");
+    if (*owner_out == NULL || PyBytes_AsStringAndSize(*owner_out, &data, size_out) < 0) {
+        Py_CLEAR(*owner_out);
+        return NULL;
+    }
+    return data;
+}
+
+static int hex_digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
+
+int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, size_t *size_out)
+{
+    /* The stable ABI of 3.11 has no way to an int's bytes; hexadecimal is linear both ways. */
+    PyObject *hex = PyNumber_ToBase(obj, 16);
+    Py_ssize_t size;
+    const char *text = hex ? PyUnicode_AsUTF8AndSize(hex, &size) : NULL;
+    uint8_t *data = NULL;
+
+    if (text != NULL) {
+        *is_negative_out = text[0] == '-';
+        const char *digits = text + (*is_negative_out ? 3 : 2); /* behind "0x" */
+        size_t digits_count = (size_t)(text + size - digits);
+        *size_out = (digits_count + 1) / 2;
+        data = calloc(1, *size_out + 1);
+        if (data == NULL)
+            PyErr_NoMemory();
+        for (size_t i = 0; data != NULL && i < digits_count; i++) {
+            int digit = hex_digit(digits[digits_count - 1 - i]);
+            data[i / 2] |= (uint8_t)(digit << (i % 2 * 4));
+        }
+        *data_out = data;
+    }
+    Py_XDECREF(hex);
+    return data != NULL ? 0 : -1;
+}
+
+static int key_closed(dhp_core *core)
+{
+    return dhp_raise_named(core->state, "HeapClosedError", "the heap is closed");
+}
+
+static int key_from_text(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    Py_ssize_t size;
+    const char *utf8 = dhp_utf8(obj, &size, &out->text);
+    if (utf8 == NULL)
+        return -1;
+    if (core->heap == NULL) /* making the error object above may have run anything */
+        return key_closed(core);
+    dh_key_from_str(core->heap, (const uint8_t *)utf8, (size_t)size, &out->key);
+    return DHP_KEY_READY;
+}
+
+static int key_from_int(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    int overflow;
+    long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
+    bool is_negative;
+    uint8_t *data;
+    size_t size;
+
+    if (overflow == 0 && dh_int_fits(v)) {
+        dh_key_from_int(core->heap, v, &out->key);
+        return DHP_KEY_READY;
+    }
+    if (dhp_int_magnitude(obj, &is_negative, &data, &size) < 0)
+        return -1;
+    out->buffer = malloc(size + 1);
+    if (out->buffer == NULL) {
+        free(data);
+        PyErr_NoMemory();
+        return -1;
+    }
+    out->buffer[0] = is_negative;
+    memcpy(out->buffer + 1, data, size);
+    free(data);
+    dh_key_from_bigint(core->heap, out->buffer, size + 1, &out->key);
+    return DHP_KEY_READY;
+}
+
+static int key_from_bytes(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    char *data;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(obj, &data, &size) < 0)
+        return -1;
+    dh_key_from_bytes(core->heap, (const uint8_t *)data, (size_t)size, &out->key);
+    return DHP_KEY_READY;
+}
+
+/* Append one element's key to the bytes in *buffer. */
+static int tuple_append(const dh_key *element, uint8_t **buffer, size_t *size, size_t *room)
+{
+    size_t need = dh_key_encode(element, *buffer + *size, *room - *size);
+    if (need > *room - *size) {
+        size_t more = (*room + need) * 2;
+        uint8_t *bigger = realloc(*buffer, more);
+        if (bigger == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        *buffer = bigger;
+        *room = more;
+        need = dh_key_encode(element, *buffer + *size, *room - *size);
+    }
+    *size += need;
+    return 0;
+}
+
+static int key_from_supported(dhp_core *core, PyObject *obj, dhp_key *out);
+
+static int key_from_tuple(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    Py_ssize_t count = PyTuple_Size(obj);
+    size_t size = 0, room = 64;
+    uint8_t *buffer = malloc(room);
+    int rc = DHP_KEY_READY;
+
+    if (buffer == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; rc == DHP_KEY_READY && i < count; i++) {
+        dhp_key element = {.text = NULL, .buffer = NULL};
+        rc = key_from_supported(core, PyTuple_GetItem(obj, i), &element);
+        if (rc == DHP_KEY_READY && tuple_append(&element.key, &buffer, &size, &room) < 0)
+            rc = -1;
+        dhp_key_finish(&element);
+    }
+    if (rc != DHP_KEY_READY) {
+        free(buffer);
+        return rc;
+    }
+    out->buffer = buffer;
+    dh_key_from_tuple(core->heap, buffer, size, &out->key);
+    return DHP_KEY_READY;
+}
+
+/* Asks no hash: DHP_KEY_NONE for whatever a heap cannot hold. */
+static int key_from_supported(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    if (core->heap == NULL)
+        return key_closed(core);
+    if (type == &PyUnicode_Type)
+        return key_from_text(core, obj, out);
+    if (type == &PyLong_Type)
+        return key_from_int(core, obj, out);
+    if (type == &PyBool_Type) {
+        dh_key_from_int(core->heap, obj == Py_True, &out->key);
+        return DHP_KEY_READY;
+    }
+    if (obj == Py_None) {
+        dh_key_from_none(core->heap, &out->key);
+        return DHP_KEY_READY;
+    }
+    if (type == &PyFloat_Type) {
+        dh_key_from_float(core->heap, PyFloat_AsDouble(obj), out->scratch, &out->key);
+        return DHP_KEY_READY;
+    }
+    if (type == &PyBytes_Type)
+        return key_from_bytes(core, obj, out);
+    if (type != &PyTuple_Type)
+        return DHP_KEY_NONE;
+    if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
+        return -1;
+    int rc = key_from_tuple(core, obj, out);
+    Py_LeaveRecursiveCall();
+    return rc;
+}
+
+int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    out->text = NULL;
+    out->buffer = NULL;
+    PyErr_Clear(); /* the fast path's complaint about surrogates */
+    int was_enabled = dhp_gc_pause();
+    int rc = key_from_supported(core, obj, out);
+    dhp_gc_resume(was_enabled);
+    if (rc != DHP_KEY_READY)
+        dhp_key_finish(out);
+    return rc;
+}
+
+int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    int rc = dhp_key_init_plain(core, obj, out);
+    if (rc == DHP_KEY_NONE && PyObject_Hash(obj) == -1)
+        rc = -1;
+    return rc;
+}
+
+void dhp_key_finish_slow(dhp_key *k)
+{
+    Py_CLEAR(k->text);
+    free(k->buffer);
+    k->buffer = NULL;
+}

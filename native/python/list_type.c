@@ -1,0 +1,352 @@
+/* list_type.c -- List: the sequence protocol over a list of the heap, and its iterator.
+ *
+ * Every operation goes: convert what goes in (may run Python code where it is an iterable or an
+ * index object), ask for the list's word, look at its length, one call of the core.
+ */
+#include "state.h"
+
+Py_ssize_t dhp_list_length(PyObject *obj)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    uint64_t length;
+    dh_word list = dhp_word(self);
+    if (list == 0)
+        return -1;
+    int rc = dh_list_length(self->core->heap, list, &length);
+    return rc == 0 ? (Py_ssize_t)length : dhp_raise(self->core, rc);
+}
+
+PyObject *dhp_list_item(PyObject *obj, Py_ssize_t index)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    dh_word item, list = dhp_word(self);
+    if (list == 0)
+        return NULL;
+    int rc = index < 0 ? DH_E_ABSENT
+                       : dh_list_get(self->core->heap, list, (uint64_t)index, &item);
+    if (DH_LIKELY(rc == 0))
+        return dhp_object_from(self->core, item);
+    if (rc == DH_E_ABSENT)
+        PyErr_SetString(PyExc_IndexError, "list index out of range");
+    else
+        dhp_raise(self->core, rc);
+    return NULL;
+}
+
+/* With Python's collector paused. */
+static int fill_copy(dhp_proxy *self, dh_word list, PyObject *copy, uint64_t length)
+{
+    uint64_t i = 0, span;
+    while (i < length) {
+        const dh_word *words = dh_list_span(self->core->heap, list, i, &span);
+        if (words == NULL || span == 0)
+            return dhp_raise(self->core, DH_E_CORRUPT);
+        for (uint64_t end = span < length - i ? i + span : length; i < end; i++) {
+            PyObject *item = dhp_object_from(self->core, dh_load(words++));
+            if (item == NULL || PyList_SetItem(copy, (Py_ssize_t)i, item) < 0)
+                return -1;
+        }
+    }
+    return 0;
+}
+
+PyObject *dhp_list_copy(dhp_proxy *self)
+{
+    int was_enabled = dhp_gc_pause();
+    Py_ssize_t length = dhp_list_length((PyObject *)self);
+    PyObject *copy = length >= 0 ? PyList_New(length) : NULL;
+    if (copy != NULL && fill_copy(self, self->handle.word, copy, (uint64_t)length) < 0)
+        Py_CLEAR(copy);
+    dhp_gc_resume(was_enabled);
+    return copy;
+}
+
+/* --- methods ------------------------------------------------------------------------------------ */
+
+PyDoc_STRVAR(append_doc, "append($self, value, /)\n--\n\n"
+"Add a value at the end. O(1); writes at most three pages.\n\n"
+">>> heap.root['log'].append({'level': 'info'})");
+static PyObject *list_append(PyObject *obj, PyObject *value)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    dh_word word, list;
+    if (dhp_word_for_store(self) == 0 || dhp_word_from(self->core, value, &word) < 0 ||
+        (list = dhp_word_for_store(self)) == 0)
+        return NULL;
+    int rc = dh_list_append(self->core->heap, list, word);
+    if (DH_LIKELY(rc == 0))
+        Py_RETURN_NONE;
+    dh_value_drop(self->core->heap, word);
+    dhp_raise(self->core, rc);
+    return NULL;
+}
+
+PyDoc_STRVAR(extend_doc, "extend($self, iterable, /)\n--\n\n"
+"Add all values of an iterable at the end. O(values).\n\n"
+"All or nothing: the iterable is read to its end first, and when one of its values cannot be\n"
+"stored, or the capacity is reached, the list stays as it was.");
+static PyObject *list_extend_method(PyObject *self, PyObject *iterable)
+{
+    if (dhp_list_extend((dhp_proxy *)self, iterable) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(insert_doc, "insert($self, index, value, /)\n--\n\n"
+"Put a value before index. O(len - index).");
+static PyObject *list_insert(PyObject *obj, PyObject *args)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    Py_ssize_t index;
+    PyObject *value;
+    dh_word word;
+    if (!PyArg_ParseTuple(args, "nO:insert", &index, &value) || dhp_word_for_store(self) == 0 ||
+        dhp_word_from(self->core, value, &word) < 0)
+        return NULL;
+    Py_ssize_t length = dhp_list_length(obj);
+    if (length < 0)
+        return NULL;
+    if (index < 0)
+        index = index + length < 0 ? 0 : index + length;
+    if (dhp_list_splice(self, index > length ? length : index, 0, &word, 1) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* With Python's collector paused: the value first, then out with it. */
+static PyObject *list_take(dhp_proxy *self, Py_ssize_t index)
+{
+    Py_ssize_t length = dhp_list_length((PyObject *)self);
+    if (length < 0 || dhp_word_for_store(self) == 0)
+        return NULL;
+    if (length == 0) {
+        PyErr_SetString(PyExc_IndexError, "pop from empty list");
+        return NULL;
+    }
+    if (index < 0)
+        index += length;
+    if (index < 0 || index >= length) {
+        PyErr_SetString(PyExc_IndexError, "pop index out of range");
+        return NULL;
+    }
+    PyObject *item = dhp_list_item((PyObject *)self, index);
+    if (item != NULL && dhp_list_splice(self, index, 1, NULL, 0) < 0)
+        Py_CLEAR(item);
+    return item;
+}
+
+PyDoc_STRVAR(pop_doc, "pop($self, index=-1, /)\n--\n\n"
+"Remove and return the value at index. O(len - index).\n\n"
+"Raises IndexError when the list is empty or index is out of range.");
+static PyObject *list_pop(PyObject *obj, PyObject *args)
+{
+    Py_ssize_t index = -1;
+    if (!PyArg_ParseTuple(args, "|n:pop", &index))
+        return NULL;
+    int was_enabled = dhp_gc_pause();
+    PyObject *item = list_take((dhp_proxy *)obj, index);
+    dhp_gc_resume(was_enabled);
+    return item;
+}
+
+static PyObject *list_done(dhp_proxy *self, int rc)
+{
+    if (rc == 0)
+        Py_RETURN_NONE;
+    dhp_raise(self->core, rc);
+    return NULL;
+}
+
+PyDoc_STRVAR(reverse_doc, "reverse($self, /)\n--\n\nReverse in place. O(len).");
+static PyObject *list_reverse(PyObject *obj, PyObject *ignored)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    dh_word list = dhp_word_for_store(self);
+    (void)ignored;
+    return list != 0 ? list_done(self, dh_list_reverse(self->core->heap, list)) : NULL;
+}
+
+PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).");
+static PyObject *list_clear(PyObject *obj, PyObject *ignored)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    dh_word list = dhp_word_for_store(self);
+    (void)ignored;
+    return list != 0 ? list_done(self, dh_list_clear(self->core->heap, list)) : NULL;
+}
+
+PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\n"
+"Return a plain list with the same values; containers in it are the heap's own. O(len).");
+static PyObject *list_copy_method(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    return dhp_list_copy((dhp_proxy *)self);
+}
+
+static PyObject *list_repr(PyObject *self)
+{
+    int entered = Py_ReprEnter(self);
+    if (entered != 0)
+        return entered > 0 ? PyUnicode_FromString("[...]") : NULL;
+    PyObject *copy = dhp_list_copy((dhp_proxy *)self);
+    PyObject *text = copy ? PyObject_Repr(copy) : NULL;
+    Py_XDECREF(copy);
+    Py_ReprLeave(self);
+    return text;
+}
+
+static PyObject *list_iter_slot(PyObject *self)
+{
+    return dhp_list_iter_new((dhp_proxy *)self, 0);
+}
+
+PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe values, last first.");
+static PyObject *list_reversed(PyObject *self, PyObject *ignored)
+{
+    (void)ignored;
+    return dhp_list_iter_new((dhp_proxy *)self, 1);
+}
+
+static PyObject *list_inplace_concat(PyObject *self, PyObject *iterable)
+{
+    if (dhp_list_extend((dhp_proxy *)self, iterable) < 0)
+        return NULL;
+    return Py_NewRef(self);
+}
+
+PyDoc_STRVAR(class_getitem_doc, "__class_getitem__($cls, item, /)\n--\n\n"
+"List[int] in annotations; no effect at run time.");
+
+static PyMethodDef list_methods[] = {
+    {"append", list_append, METH_O, append_doc},
+    {"extend", list_extend_method, METH_O, extend_doc},
+    {"insert", list_insert, METH_VARARGS, insert_doc},
+    {"pop", list_pop, METH_VARARGS, pop_doc},
+    {"remove", dhp_list_remove, METH_O, dhp_list_remove_doc},
+    {"reverse", list_reverse, METH_NOARGS, reverse_doc},
+    {"index", (PyCFunction)(void (*)(void))dhp_list_index, METH_FASTCALL, dhp_list_index_doc},
+    {"count", dhp_list_count, METH_O, dhp_list_count_doc},
+    {"clear", list_clear, METH_NOARGS, clear_doc},
+    {"copy", list_copy_method, METH_NOARGS, copy_doc},
+    {"sort", (PyCFunction)(void (*)(void))dhp_list_sort, METH_VARARGS | METH_KEYWORDS,
+     dhp_list_sort_doc},
+    {"__reversed__", list_reversed, METH_NOARGS, reversed_doc},
+    {"__reduce_ex__", dhp_refuse_pickle, METH_O, NULL},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(list_doc,
+"A list that lives in a heap, with all methods of list.\n\n"
+"Made with heap.list(). Plain containers stored in it are copied in, the heap's own are linked.\n"
+"Slices, copy(), + and * give plain lists. Compares with lists and with other Lists.");
+
+static PyType_Slot list_slots[] = {
+    {Py_tp_doc, (void *)list_doc},
+    {Py_tp_new, dhp_proxy_refuse_new},
+    {Py_tp_dealloc, dhp_proxy_dealloc},
+    {Py_tp_members, dhp_proxy_members},
+    {Py_tp_methods, list_methods},
+    {Py_tp_repr, list_repr},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {Py_tp_richcompare, dhp_list_richcompare},
+    {Py_tp_iter, list_iter_slot},
+    {Py_mp_length, dhp_list_length},
+    {Py_mp_subscript, dhp_list_subscript},
+    {Py_mp_ass_subscript, dhp_list_ass_subscript},
+    {Py_sq_length, dhp_list_length},
+    {Py_sq_item, dhp_list_item},
+    {Py_sq_contains, dhp_list_contains},
+    {Py_sq_repeat, dhp_list_repeat},
+    {Py_sq_inplace_repeat, dhp_list_inplace_repeat},
+    {Py_nb_add, dhp_list_concat},
+    {Py_nb_inplace_add, list_inplace_concat},
+    {0, NULL},
+};
+
+PyType_Spec dhp_list_spec = {"dirtyheap.List", sizeof(dhp_proxy), 0, Py_TPFLAGS_DEFAULT,
+                             list_slots};
+
+/* --- iterator ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    dhp_proxy *list; /* owned; NULL: exhausted */
+    Py_ssize_t index;
+    int is_reversed;
+} list_iter;
+
+PyObject *dhp_list_iter_new(dhp_proxy *list, int is_reversed)
+{
+    Py_ssize_t length = dhp_list_length((PyObject *)list);
+    if (length < 0)
+        return NULL;
+    list_iter *self = PyObject_New(list_iter, list->core->state->list_iter_type);
+    if (self == NULL)
+        return NULL;
+    self->list = (dhp_proxy *)Py_NewRef((PyObject *)list);
+    self->index = is_reversed ? length - 1 : 0;
+    self->is_reversed = is_reversed;
+    return (PyObject *)self;
+}
+
+static void iter_dealloc(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    Py_XDECREF((PyObject *)((list_iter *)obj)->list);
+    PyObject_Free(obj);
+    Py_DECREF(type);
+}
+
+static PyObject *iter_next(PyObject *obj)
+{
+    list_iter *self = (list_iter *)obj;
+    dhp_proxy *list = self->list;
+    dh_word item, word;
+    if (list == NULL || (word = dhp_word(list)) == 0)
+        return NULL;
+    int rc = self->index < 0
+                 ? DH_E_ABSENT
+                 : dh_list_get(list->core->heap, word, (uint64_t)self->index, &item);
+    if (DH_LIKELY(rc == 0)) {
+        self->index += self->is_reversed ? -1 : 1;
+        return dhp_object_from(list->core, item);
+    }
+    if (rc == DH_E_ABSENT)
+        Py_CLEAR(self->list);
+    else
+        dhp_raise(list->core, rc);
+    return NULL;
+}
+
+static PyObject *iter_length_hint(PyObject *obj, PyObject *ignored)
+{
+    list_iter *self = (list_iter *)obj;
+    Py_ssize_t left = 0;
+    (void)ignored;
+    if (self->list != NULL) {
+        Py_ssize_t length = dhp_list_length((PyObject *)self->list);
+        if (length < 0)
+            return NULL;
+        left = self->is_reversed ? self->index + 1 : length - self->index;
+        left = left < 0 || left > length ? 0 : left;
+    }
+    return PyLong_FromSsize_t(left);
+}
+
+static PyMethodDef iter_methods[] = {
+    {"__length_hint__", iter_length_hint, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot iter_slots[] = {
+    {Py_tp_new, dhp_proxy_refuse_new},
+    {Py_tp_dealloc, iter_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, iter_next},
+    {Py_tp_methods, iter_methods},
+    {0, NULL},
+};
+
+PyType_Spec dhp_list_iter_spec = {"dirtyheap._native.ListIterator", sizeof(list_iter), 0,
+                                  Py_TPFLAGS_DEFAULT, iter_slots};

@@ -1,0 +1,124 @@
+/* proxy.c -- the life of a container's Python object: made once, found again, dropped.
+ *
+ * The handle table of the core points at the handle inside the object: that makes the object a
+ * root of the collector and gives identity. So an object must leave the table before anything of
+ * it goes, and before weak references are told (their callbacks may look the container up again).
+ * Proxies are not tracked by Python's collector: making one must never start it.
+ */
+#include "state.h"
+
+PyMemberDef dhp_proxy_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(dhp_proxy, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyTypeObject *proxy_type(const dhp_state *state, dh_type type)
+{
+    switch (type) {
+    case DH_T_DICT:
+        return state->dict_type;
+    case DH_T_LIST:
+        return state->list_type;
+    case DH_T_BUFFER:
+        return state->buffer_type;
+    default:
+        return NULL;
+    }
+}
+
+int dhp_is_proxy(const dhp_state *state, PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    return type == state->dict_type || type == state->list_type || type == state->buffer_type;
+}
+
+static PyObject *proxy_new(dhp_core *core, dh_word word)
+{
+    PyTypeObject *type = proxy_type(core->state, dh_ref_type(word));
+    const dh_word *head = dh_deref(core->heap, word, dh_ref_type(word), DH_HEAD_BYTES);
+    if (type == NULL || head == NULL || !dh_is_int(dh_load(head))) {
+        dhp_raise(core, DH_E_CORRUPT);
+        return NULL;
+    }
+    dhp_proxy *self = PyObject_New(dhp_proxy, type);
+    if (self == NULL)
+        return NULL;
+    self->handle.word = word;
+    self->handle.serial = dh_meta_serial(dh_load(head));
+    self->weakrefs = NULL;
+    self->core = (dhp_core *)Py_NewRef((PyObject *)core);
+    int rc = dh_handles_add(&core->heap->handles, &self->handle);
+    if (rc != 0) {
+        self->handle.word = 0; /* not in the table: dealloc must not remove it */
+        Py_DECREF(self);
+        dhp_raise(core, rc);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+PyObject *dhp_proxy_get(dhp_core *core, dh_word word)
+{
+    dh_handle *handle = dh_handles_find(&core->heap->handles, word);
+    if (handle == NULL)
+        return proxy_new(core, word);
+    if (handle->word != word) { /* two types at one place: a damaged file */
+        dhp_raise(core, DH_E_CORRUPT);
+        return NULL;
+    }
+    return Py_NewRef((PyObject *)dhp_proxy_of(handle));
+}
+
+PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args;
+    (void)kwargs;
+    PyObject *name = PyType_GetName(type);
+    if (name != NULL) {
+        PyObject *verb = PyObject_CallMethod(name, "lower", NULL);
+        if (verb != NULL)
+            PyErr_Format(PyExc_TypeError, "cannot create '%U' directly: it lives in a heap, use "
+                         "heap.%U()", name, verb);
+        Py_XDECREF(verb);
+        Py_DECREF(name);
+    }
+    return NULL;
+}
+
+PyObject *dhp_refuse_pickle(PyObject *self, PyObject *protocol)
+{
+    (void)protocol;
+    PyObject *name = PyType_GetName(Py_TYPE(self));
+    if (name != NULL) {
+        PyErr_Format(PyExc_TypeError, "cannot pickle or copy a heap's '%U': make a plain copy with "
+                     "dirtyheap.to_python()", name);
+        Py_DECREF(name);
+    }
+    return NULL;
+}
+
+void dhp_proxy_dealloc(PyObject *obj)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    PyTypeObject *type = Py_TYPE(obj);
+    if (self->handle.word != 0) {
+        dh_handles_remove(&self->core->heap->handles, &self->handle);
+        self->handle.word = 0;
+    }
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs(obj);
+    Py_DECREF(self->core);
+    PyObject_Free(obj);
+    Py_DECREF(type);
+}
+
+int dhp_check_writable(dhp_core *core)
+{
+    if (core->heap == NULL)
+        return dhp_raise_named(core->state, "HeapClosedError", "the heap is closed");
+    if (core->heap->is_forked)
+        return dhp_raise(core, DH_E_FORKED);
+    if (core->is_read_only)
+        return dhp_raise_read_only(core);
+    return 0;
+}

@@ -1,0 +1,273 @@
+/* state.h -- what the files of the Python binding share: module state, object structs, helpers.
+ *
+ * Who may do what, everywhere in native/python:
+ *
+ *  - Between the first and the last store of one operation no Python code runs and the GIL is not
+ *    given up. So everything that can run Python code (a user's __hash__, __eq__, __index__, an
+ *    iterator, and on CPython 3.11 any allocation of a collected object, because that may start
+ *    Python's collector) comes first; or stands between dhp_gc_pause and dhp_gc_resume.
+ *  - A word, a position or a pointer into the arena is worth nothing after Python code ran: the
+ *    heap may have been written, rolled back or closed. Ask dhp_word again.
+ *  - New cells are made under the journal, the journal is settled, then comes the store: an open
+ *    journal would take back what the container allocated for itself.
+ */
+#ifndef DHP_STATE_H
+#define DHP_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include "../src/buffer.h"
+#include "../src/dict.h"
+#include "../src/list.h"
+
+/* Per module. Types hold the module, proxies hold their type: it outlives every object. */
+typedef struct {
+    PyTypeObject *core_type;
+    PyTypeObject *dict_type;
+    PyTypeObject *list_type;
+    PyTypeObject *buffer_type;
+    PyTypeObject *dict_iter_type;
+    PyTypeObject *list_iter_type;
+    PyTypeObject *keys_type;
+    PyTypeObject *values_type;
+    PyTypeObject *items_type;
+    PyObject *errors;      /* module dirtyheap.errors, imported when first needed */
+    PyObject *mapping_abc; /* collections.abc.Mapping                             */
+} dhp_state;
+
+/* Owner of one heap. */
+typedef struct {
+    PyObject_HEAD
+    dh_heap *heap; /* NULL: closed                                              */
+    dhp_state *state;
+    char is_read_only;
+    Py_ssize_t exports_count; /* views of buffers still alive, also after close   */
+    PyGILState_STATE gil;     /* of the stop under way                            */
+    int stops_depth;          /* stops under way, nested ones included; under GIL */
+    PyObject *weakrefs;
+} dhp_core;
+
+/* A container's Python object: Dict, List and Buffer are all this. */
+typedef struct {
+    PyObject_HEAD
+    dh_handle handle; /* word 0: stale, or the heap is closed */
+    dhp_core *core;   /* owned                                */
+    PyObject *weakrefs;
+} dhp_proxy;
+
+/* --- errors.c ----------------------------------------------------------------------------------
+ * All of these set an exception; the int ones return -1, the pointer ones NULL. */
+int dhp_raise(dhp_core *core, int rc);           /* from a code of the core */
+int dhp_raise_open(dhp_state *state, int rc);    /* from dh_heap_open       */
+int dhp_raise_named(dhp_state *state, const char *name, const char *text);
+int dhp_raise_dead(dhp_proxy *self);             /* stale or closed         */
+int dhp_raise_read_only(dhp_core *core);
+int dhp_raise_key(PyObject *key);                /* KeyError(key)           */
+
+/* --- proxy.c ------------------------------------------------------------------------------------ */
+/* The one object for the container at this ref; a new reference. Runs no Python code. */
+PyObject *dhp_proxy_get(dhp_core *core, dh_word word);
+PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *dhp_refuse_pickle(PyObject *self, PyObject *protocol);
+void dhp_proxy_dealloc(PyObject *self);
+extern PyMemberDef dhp_proxy_members[];
+int dhp_is_proxy(const dhp_state *state, PyObject *obj);
+/* dh_handle is the second member of the object: back from it to the object. */
+static inline dhp_proxy *dhp_proxy_of(dh_handle *handle)
+{
+    return (dhp_proxy *)((char *)handle - offsetof(dhp_proxy, handle));
+}
+
+/* The container's word, or 0 with an exception set. Cheap: ask again after anything that can run
+ * Python code. */
+static inline dh_word dhp_word(dhp_proxy *self)
+{
+    dh_word word = self->handle.word;
+    if (DH_UNLIKELY(word == 0))
+        dhp_raise_dead(self);
+    return word;
+}
+/* The same before a store. */
+int dhp_check_writable(dhp_core *core);
+static inline dh_word dhp_word_for_store(dhp_proxy *self)
+{
+    dh_word word = dhp_word(self);
+    if (DH_UNLIKELY(word != 0 && (self->core->is_read_only || self->core->heap->is_forked)) &&
+        dhp_check_writable(self->core) < 0)
+        return 0;
+    return word;
+}
+
+/* Give the variable a new object (or NULL) and release the old one. */
+static inline void dhp_replace(PyObject **variable, PyObject *new_object)
+{
+    PyObject *old = *variable;
+    *variable = new_object;
+    Py_XDECREF(old);
+}
+
+/* Python's own collector, off while words are held across allocations of collected objects. */
+static inline int dhp_gc_pause(void) { return PyGC_Disable(); }
+static inline void dhp_gc_resume(int was_enabled)
+{
+    if (was_enabled)
+        PyGC_Enable();
+}
+
+/* --- key.c -------------------------------------------------------------------------------------- */
+/* A key made from a Python object; borrows from the object, so keep that alive. */
+typedef struct {
+    dh_key key;
+    PyObject *text;  /* bytes that key borrows from, or NULL           */
+    uint8_t *buffer; /* malloc'd canonical bytes, or NULL              */
+    uint8_t scratch[DH_KEY_SCRATCH_BYTES];
+} dhp_key;
+
+enum { DHP_KEY_READY = 0, DHP_KEY_NONE = 1 }; /* NONE: hashable, but no heap can hold it */
+/* DHP_KEY_READY, DHP_KEY_NONE, or -1 with an exception. READY: heap is open, no finish needed when
+ * it is not READY. Python code may have run. */
+/* The same without asking an unsupported object for its hash: runs no Python code. */
+int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out);
+int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out);
+void dhp_key_finish_slow(dhp_key *k);
+
+static inline int dhp_key_init(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    out->text = NULL;
+    out->buffer = NULL;
+    if (PyUnicode_CheckExact(obj)) {
+        Py_ssize_t size;
+        const char *utf8 = PyUnicode_AsUTF8AndSize(obj, &size);
+        if (DH_LIKELY(utf8 != NULL && core->heap != NULL)) {
+            dh_key_from_str(core->heap, (const uint8_t *)utf8, (size_t)size, &out->key);
+            return DHP_KEY_READY;
+        }
+    } else if (PyLong_CheckExact(obj) && DH_LIKELY(core->heap != NULL)) {
+        int overflow;
+        long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
+        if (DH_LIKELY(overflow == 0 && dh_int_fits(v))) {
+            dh_key_from_int(core->heap, v, &out->key);
+            return DHP_KEY_READY;
+        }
+    }
+    return dhp_key_init_slow(core, obj, out);
+}
+static inline void dhp_key_finish(dhp_key *k)
+{
+    if (DH_UNLIKELY(k->text != NULL || k->buffer != NULL))
+        dhp_key_finish_slow(k);
+}
+
+/* UTF-8 of a str, lone surrogates included. *owner_out: bytes to release afterwards, or NULL. */
+const char *dhp_utf8(PyObject *str, Py_ssize_t *size_out, PyObject **owner_out);
+/* Little-endian magnitude without leading zeros of an int beyond 63 bits; malloc'd. */
+int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, size_t *size_out);
+
+/* --- convert_in.c ------------------------------------------------------------------------------- */
+/* Convert what needs no memo: everything but plain dict, list and tuple. 1: done; 0: one of those
+ * three; -1: exception. A cell made for it belongs to the caller. */
+int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out);
+/* Convert any value. Containers are copied in whole, or not at all. */
+int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out);
+static inline int dhp_word_from(dhp_core *core, PyObject *obj, dh_word *word_out)
+{
+    if (PyLong_CheckExact(obj)) {
+        int overflow;
+        long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
+        if (DH_LIKELY(overflow == 0 && dh_int_fits(v))) {
+            *word_out = dh_int(v);
+            return 0;
+        }
+    }
+    int done = dhp_word_scalar(core, obj, word_out);
+    if (DH_LIKELY(done != 0))
+        return done > 0 ? 0 : -1;
+    return dhp_word_from_slow(core, obj, word_out);
+}
+/* Convert many under one journal and one memo; all or nothing. The items are those of an exact
+ * list or tuple, or (is_pairs) keys and values of an exact dict, alternating. words: room for all. */
+int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word *words);
+/* For update: pairs[2i] = key word, or EMPTY when the key is present in target already and cheap
+ * to make again; pairs[2i+1] = value. target 0: an empty dict. */
+int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word *pairs);
+/* Give back words that were not stored. New containers among them are left to the collector. */
+void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
+
+/* --- convert_out.c ------------------------------------------------------------------------------ */
+/* A new Python object for a word. Runs no Python code while it still needs the arena. */
+PyObject *dhp_object_from_slow(dhp_core *core, dh_word word);
+static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)
+{
+    if (dh_is_int(word))
+        return PyLong_FromLongLong(dh_int_value(word));
+    return dhp_object_from_slow(core, word);
+}
+/* Both objects of an entry; the arena may be left afterwards. */
+int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
+                          PyObject **value_out);
+/* Plain deep copy of anything; cycles and shared references kept. */
+PyObject *dhp_to_python(dhp_state *state, PyObject *obj);
+
+/* --- dict_type.c, dict_update.c, dict_iter.c, dict_views.c -------------------------------------- */
+extern PyType_Spec dhp_dict_spec;
+extern PyType_Spec dhp_dict_iter_spec;
+extern PyType_Spec dhp_keys_spec;
+extern PyType_Spec dhp_values_spec;
+extern PyType_Spec dhp_items_spec;
+extern const char dhp_dict_update_doc[];
+
+typedef enum { DHP_KEYS, DHP_VALUES, DHP_ITEMS } dhp_dict_part;
+Py_ssize_t dhp_dict_length(PyObject *self);
+int dhp_dict_contains(PyObject *self, PyObject *key);
+/* Value of key as a new reference; *found_out = 0 and NULL when absent. NULL + found: error. */
+PyObject *dhp_dict_lookup(dhp_proxy *self, PyObject *key, int *found_out);
+int dhp_dict_store(dhp_proxy *self, PyObject *key, PyObject *value);
+/* The update method's work: other (may be NULL) and kwargs (may be NULL). */
+int dhp_dict_update(dhp_proxy *self, PyObject *other, PyObject *kwargs);
+PyObject *dhp_dict_update_method(PyObject *self, PyObject *args, PyObject *kwargs);
+/* Plain dict with the same entries. */
+PyObject *dhp_dict_copy(dhp_proxy *self);
+PyObject *dhp_dict_iter_new(dhp_proxy *self, dhp_dict_part part, int is_reversed);
+PyObject *dhp_dict_view_new(dhp_proxy *self, dhp_dict_part part);
+PyObject *dhp_dict_richcompare(PyObject *self, PyObject *other, int op);
+
+/* --- list_type.c, list_slices.c, list_search.c, list_sort.c ------------------------------------- */
+extern PyType_Spec dhp_list_spec;
+extern PyType_Spec dhp_list_iter_spec;
+
+Py_ssize_t dhp_list_length(PyObject *self);
+PyObject *dhp_list_item(PyObject *self, Py_ssize_t index);
+PyObject *dhp_list_iter_new(dhp_proxy *self, int is_reversed);
+/* Plain list of items [start, start + count * step), count already clipped by the caller. */
+PyObject *dhp_list_copy(dhp_proxy *self);
+int dhp_list_extend(dhp_proxy *self, PyObject *iterable);
+PyObject *dhp_list_subscript(PyObject *self, PyObject *item);
+int dhp_list_ass_subscript(PyObject *self, PyObject *item, PyObject *value);
+/* Words for a splice, made from any iterable; malloc'd. Lists of the same heap are cloned. */
+int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out);
+int dhp_list_splice(dhp_proxy *self, Py_ssize_t start, Py_ssize_t removed, dh_word *words,
+                    size_t count);
+int dhp_list_contains(PyObject *self, PyObject *value);
+PyObject *dhp_list_index(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *dhp_list_count(PyObject *self, PyObject *value);
+PyObject *dhp_list_remove(PyObject *self, PyObject *value);
+PyObject *dhp_list_sort(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *dhp_list_richcompare(PyObject *self, PyObject *other, int op);
+PyObject *dhp_list_concat(PyObject *self, PyObject *other);
+PyObject *dhp_list_repeat(PyObject *self, Py_ssize_t times);
+PyObject *dhp_list_inplace_repeat(PyObject *self, Py_ssize_t times);
+/* The words of the list in one malloc'd array, for comparing later. */
+int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
+extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],
+    dhp_list_sort_doc[];
+
+/* --- buffer_type.c, core_type.c ----------------------------------------------------------------- */
+extern PyType_Spec dhp_buffer_spec;
+extern PyType_Spec dhp_core_spec;
+PyObject *dhp_buffer_copy(dhp_proxy *self, int as_bytearray);
+/* A new empty container of this type, linked nowhere yet. */
+dhp_proxy *dhp_container_new(dhp_core *core, dh_type type);
+
+#endif
