@@ -154,16 +154,32 @@ void dh_alloc_list_page(dh_heap *heap, dh_pgno pgno)
         list_page(&heap->alloc, pgno);
 }
 
+void dh_alloc_drop_cursors(dh_heap *heap)
+{
+    for (size_t i = 0; i < DH_CLASSES_COUNT * 2; i++) {
+        heap->alloc.cursors[i].pgno = 0;
+        heap->alloc.cursors[i].free_bits = 0;
+    }
+}
+
+static void park_cursor(dh_alloc *alloc, dh_class_cursor *cursor)
+{
+    dh_pgno pgno = cursor->pgno, before = cursor->resume;
+
+    cursor->pgno = 0;
+    cursor->free_bits = 0;
+    if (pgno == 0 || alloc->free_cells[pgno] == 0 || alloc->flags[pgno] & DH_PAGE_LISTED)
+        return;
+    cursor->resume = pgno;
+    alloc->flags[pgno] |= DH_PAGE_LISTED;
+    if (before != 0 && alloc->kind[before] == alloc->kind[pgno])
+        (void)dh_pgno_stack_push(&cursor->partial, before); /* checked when popped */
+}
+
 void dh_alloc_park_cursors(dh_heap *heap)
 {
-    dh_alloc *alloc = &heap->alloc;
-    for (size_t i = 0; i < DH_CLASSES_COUNT * 2; i++) {
-        dh_pgno pgno = alloc->cursors[i].pgno;
-        alloc->cursors[i].pgno = 0;
-        alloc->cursors[i].free_bits = 0;
-        if (pgno != 0)
-            list_page(alloc, pgno);
-    }
+    for (size_t i = 0; i < DH_CLASSES_COUNT * 2; i++)
+        park_cursor(&heap->alloc, &heap->alloc.cursors[i]);
 }
 
 void dh_alloc_cool(dh_heap *heap, const dh_bits *pages, uint64_t limit)
@@ -194,7 +210,7 @@ int dh_alloc_rebuild(dh_heap *heap)
     memset(alloc->run_floor, 0, sizeof alloc->run_floor);
     for (size_t i = 0; i < DH_CLASSES_COUNT * 2; i++) {
         dh_class_cursor *cursor = &alloc->cursors[i];
-        cursor->pgno = 0;
+        cursor->pgno = cursor->resume = 0;
         cursor->free_bits = cursor->cells_count = cursor->free_count = 0;
         cursor->hot.count = cursor->partial.count = 0;
     }
@@ -214,18 +230,30 @@ static uint64_t free_starts(const dh_alloc *alloc, dh_pgno pgno, unsigned class,
            ~(alloc->old[pgno].bits[word] | alloc->fresh[pgno].bits[word]);
 }
 
-/* Pop until an entry still is what it was when it was pushed. */
+/* A listed page may have changed its owner or filled up since. */
+static bool claim_page(dh_alloc *alloc, dh_pgno pgno, unsigned kind)
+{
+    if (alloc->kind[pgno] != kind || !(alloc->flags[pgno] & DH_PAGE_LISTED))
+        return false;
+    alloc->flags[pgno] &= (uint8_t)~DH_PAGE_LISTED;
+    return alloc->free_cells[pgno] > 0;
+}
+
 static dh_pgno pop_page(dh_alloc *alloc, dh_pgno_stack *stack, unsigned kind)
 {
     while (stack->count > 0) {
         dh_pgno pgno = stack->items[--stack->count];
-        if (alloc->kind[pgno] != kind || !(alloc->flags[pgno] & DH_PAGE_LISTED))
-            continue;
-        alloc->flags[pgno] &= (uint8_t)~DH_PAGE_LISTED;
-        if (alloc->free_cells[pgno] > 0)
+        if (claim_page(alloc, pgno, kind))
             return pgno;
     }
     return 0;
+}
+
+static dh_pgno take_resume(dh_alloc *alloc, dh_class_cursor *cursor, unsigned kind)
+{
+    dh_pgno pgno = cursor->resume;
+    cursor->resume = 0;
+    return pgno != 0 && claim_page(alloc, pgno, kind) ? pgno : 0;
 }
 
 static int format_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
@@ -240,7 +268,7 @@ static int format_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
     return 0;
 }
 
-/* Dirty pages first, fresh ones next; partly filled clean pages once a quarter of the class is
+/* Dirty pages first, the page left at the last commit, then fresh ones; partly filled clean pages once a quarter of the class is
  * free, or when there is nothing else (measured: research notes in docs/design.md, "Allocation"). */
 static int next_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
 {
@@ -248,6 +276,8 @@ static int next_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
     dh_class_cursor *cursor = cursor_of(alloc, kind);
     dh_pgno pgno = pop_page(alloc, &cursor->hot, kind);
 
+    if (pgno == 0)
+        pgno = take_resume(alloc, cursor, kind);
     if (pgno == 0 && cursor->free_count * 4 > cursor->cells_count)
         pgno = pop_page(alloc, &cursor->partial, kind);
     if (pgno == 0) {

@@ -38,6 +38,7 @@ typedef struct {
     dh_pgno pgno;        /* 0: none                                                 */
     uint32_t word;       /* index into the page's bit words                         */
     uint64_t free_bits;  /* free object starts in that word not yet handed out      */
+    dh_pgno resume;      /* where it stood when the last commit came; 0: none       */
     dh_pgno_stack hot;   /* pages with room that are dirty anyway                   */
     dh_pgno_stack partial; /* other pages with room                                 */
     uint64_t cells_count;  /* cells in all pages of this class and content          */
@@ -80,8 +81,11 @@ int dh_alloc_rebuild(dh_heap *heap);
 void dh_alloc_count_page(dh_heap *heap, dh_pgno pgno, bool add);
 /* Let its class find a page that has room. */
 void dh_alloc_list_page(dh_heap *heap, dh_pgno pgno);
-/* Close all class cursors (their half-used words go back to the lists). */
+/* Leave the pages that the cursors stand on; each is the first choice when its class goes on:
+ * it costs one dirty page, as a fresh one would. */
 void dh_alloc_park_cursors(dh_heap *heap);
+/* Forget the cursors; their pages are about to be counted and listed anew. */
+void dh_alloc_drop_cursors(dh_heap *heap);
 /* Commit boundary: the pages in the set are hot no more. */
 void dh_alloc_cool(dh_heap *heap, const dh_bits *pages, uint64_t limit);
 /* Object starts that a cell page of this kind may have. */

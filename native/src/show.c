@@ -31,7 +31,7 @@ static void show_entries(dh_heap *heap, const dh_capture *savepoint)
     dh_alloc *alloc = &heap->alloc;
     uint64_t limit = heap->arena.hwm_pages;
 
-    dh_alloc_park_cursors(heap);
+    dh_alloc_drop_cursors(heap); /* their pages have changed entries */
     memset(alloc->run_floor, 0, sizeof alloc->run_floor);
     for (uint64_t p = dh_bits_next(&alloc->changed, 1, limit); p < limit;
          p = dh_bits_next(&alloc->changed, p + 1, limit)) {

@@ -56,9 +56,11 @@ void dh_table_entry_show(dh_heap *heap, dh_pgno pgno, const dh_table_entry *entr
 {
     dh_alloc *alloc = &heap->alloc;
 
+    /* Listed pages of another kind are passed over when they are popped. */
+    alloc->flags[pgno] &= (uint8_t)(DH_PAGE_HOT |
+                                    (alloc->kind[pgno] == entry->kind ? DH_PAGE_LISTED : 0));
     alloc->kind[pgno] = entry->kind;
     alloc->run[pgno] = 0;
-    alloc->flags[pgno] &= DH_PAGE_HOT;
     memset(&alloc->fresh[pgno], 0, sizeof alloc->fresh[pgno]);
     memset(&alloc->old[pgno], 0, sizeof alloc->old[pgno]);
     if (entry->kind >= DH_KIND_CELLS) {
