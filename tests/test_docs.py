@@ -49,7 +49,7 @@ def test_examples_of_document(
     run(parser.get_doctest(text, {}, document.name, str(document), 0))
 
 
-@pytest.mark.parametrize("test", docstrings(), ids=lambda test: test.name)
+@pytest.mark.parametrize("test", list(docstrings()), ids=lambda test: test.name)
 def test_examples_of_docstring(
     test: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
