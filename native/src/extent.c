@@ -61,24 +61,49 @@ static int write_all(int fd, const uint8_t *bytes, size_t size)
     return 0;
 }
 
-static int write_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
+/* Free pages at the end of an extent need no room in its file: beyond its end a base reads as
+ * zeros. */
+static uint32_t trim_pages(const dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
+                           uint32_t pages)
+{
+    uint8_t scratch[DH_PAGE_BYTES];
+    while (pages > 0 && page_to_write(heap, capture, extent_no * DH_EXTENT_PAGES + pages - 1,
+                                      scratch) == dh_zero_page)
+        pages--;
+    return pages;
+}
+
+/* Copy pages [from, from + count) and their checksums; returns whether any holds something. */
+static bool gather_pages(const dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
+                         uint32_t from, uint32_t count, uint8_t *buffer, uint8_t *checksums)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t *at = buffer + i * (size_t)DH_PAGE_BYTES;
+        const uint8_t *bytes = page_to_write(heap, capture,
+                                             extent_no * DH_EXTENT_PAGES + from + i, at);
+        any |= bytes != dh_zero_page;
+        if (bytes != at)
+            memcpy(at, bytes, DH_PAGE_BYTES);
+        uint32_t checksum = dh_page_checksum(at);
+        memcpy(checksums + (from + i) * 4u, &checksum, 4);
+    }
+    return any;
+}
+
+static int write_pages(const dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
                        uint32_t pages, int fd, uint8_t *checksums)
 {
     uint8_t *buffer = malloc(WRITE_PAGES * (size_t)DH_PAGE_BYTES);
     int rc = buffer == NULL ? ENOMEM : 0;
 
-    for (uint32_t i = 0; rc == 0 && i < pages;) {
-        uint32_t n = 0;
-        for (; n < WRITE_PAGES && i < pages; n++, i++) {
-            uint8_t *at = buffer + n * (size_t)DH_PAGE_BYTES;
-            const uint8_t *bytes = page_to_write(heap, capture, extent_no * DH_EXTENT_PAGES + i,
-                                                 at);
-            if (bytes != at)
-                memcpy(at, bytes, DH_PAGE_BYTES);
-            uint32_t checksum = dh_page_checksum(at);
-            memcpy(checksums + i * 4u, &checksum, 4);
-        }
-        rc = write_all(fd, buffer, n * (size_t)DH_PAGE_BYTES);
+    for (uint32_t from = 0; rc == 0 && from < pages; from += WRITE_PAGES) {
+        uint32_t count = pages - from < WRITE_PAGES ? pages - from : WRITE_PAGES;
+        size_t size = count * (size_t)DH_PAGE_BYTES;
+        if (gather_pages(heap, capture, extent_no, from, count, buffer, checksums))
+            rc = write_all(fd, buffer, size);
+        else if (lseek(fd, (off_t)size, SEEK_CUR) < 0) /* a hole: free pages */
+            rc = errno;
     }
     free(buffer);
     return rc;
@@ -87,7 +112,9 @@ static int write_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent
 int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
                     int fd, uint64_t *file_bytes_out, uint32_t *checksum_out)
 {
-    uint32_t pages = extent_pages(capture ? &capture->state : &heap->committed, extent_no);
+    uint32_t pages = trim_pages(
+        heap, capture, extent_no,
+        extent_pages(capture ? &capture->state : &heap->committed, extent_no));
     size_t size = trailer_bytes(pages);
     uint8_t *trailer = malloc(size);
     uint64_t magic = TRAILER_MAGIC;
