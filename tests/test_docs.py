@@ -1,7 +1,8 @@
 """Every example in README.md, docs/ and the docstrings of the package runs and says what it shows.
 
 Each document or module is run in an empty directory of its own. Docstring examples find the names
-`dh`, `dirtyheap` and `heap` (an open heap, new for each docstring).
+`dh`, `dirtyheap`, `numpy` and `heap`: an open heap, new for each docstring, whose root holds a list
+`log` and a buffer `data`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 import dirtyheap as dh
@@ -55,7 +57,8 @@ def test_examples_of_docstring(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     heap = dh.open(tmp_path / "doctest.heap")
-    names: dict[str, Any] = {"dh": dh, "dirtyheap": dh, "heap": heap, "tmp_path": tmp_path}
+    heap.root.update({"log": [], "data": heap.buffer(64)})
+    names: dict[str, Any] = {"dh": dh, "dirtyheap": dh, "heap": heap, "numpy": numpy}
     test.globs = {**test.globs, **names}
     with contextlib.closing(heap):
         run(test)

@@ -59,7 +59,7 @@ def measure_heap(heap_path: Path) -> dict[str, Any]:
     first_lines = len(heap.root["terms"]["import"])
     open_s = time.perf_counter() - start
     lines = sum(len(found) for term in heap.root["terms"].values() for found in term.values())
-    result = {"open_s": open_s, "first": first_lines, "lines": lines, "pss_bytes": pss_bytes()}
+    result = {"open_s": open_s, "first": first_lines, "lines": lines, **memory()}
     heap.close()
     return result
 
@@ -72,21 +72,25 @@ def measure_pickle(pickle_path: Path) -> dict[str, Any]:
     first_lines = len(index["terms"]["import"])
     open_s = time.perf_counter() - start
     lines = sum(len(found) for term in index["terms"].values() for found in term.values())
-    return {"open_s": open_s, "first": first_lines, "lines": lines, "pss_bytes": pss_bytes()}
+    return {"open_s": open_s, "first": first_lines, "lines": lines, **memory()}
 
 
 def measure_nothing() -> dict[str, Any]:
     """Memory of the same interpreter and modules without any index."""
-    return {"pss_bytes": pss_bytes()}
+    return dict(memory())
 
 
-def pss_bytes() -> int:
-    """This process's share of physical memory, shared pages split among their users."""
+def memory() -> dict[str, int]:
+    """This process's share of physical memory, and how much of it is its own.
+
+    The rest are pages of files: the kernel can drop and read them again, and shares them.
+    """
     gc.collect()
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/smaps_rollup shows no Pss line")
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    fields = {
+        name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)
+    }
+    return {"pss_bytes": fields["Pss"], "own_bytes": fields["Pss_Anon"]}
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -114,6 +118,7 @@ def table(run: Run, heap_path: Path, checked: dict[str, Any]) -> str:
     if heap["lines"] != objects["lines"]:
         raise RuntimeError("the heap and the pickle hold different indexes")
     heap_memory = heap["pss_bytes"] - bare["pss_bytes"]
+    heap_own = heap["own_bytes"] - bare["own_bytes"]
     object_memory = objects["pss_bytes"] - bare["pss_bytes"]
     calls = [commit["call_ns"] / 1e6 for commit in run.commits]
     stops = [commit["stop_ns"] / 1e6 for commit in run.commits]
@@ -128,7 +133,7 @@ def table(run: Run, heap_path: Path, checked: dict[str, Any]) -> str:
         ("equal to plain dicts", "yes"),
         ("kills survived", f"{run.kills}"),
         ("time in all; plain dicts alone", f"{run.seconds:.1f} s; {checked['build_s']:.1f} s"),
-        ("memory: heap", f"{mb(heap_memory)}"),
+        ("memory: heap", f"{mb(heap_memory)}, without pages of files {mb(heap_own)}"),
         ("memory: Python objects", f"{mb(object_memory)} ({object_memory / heap_memory:.1f}x)"),
         ("commits", f"{commits}"),
         ("commit() took, median / worst", median_worst(calls)),
