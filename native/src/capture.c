@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "delta.h"
 #include "encode.h"
 
 /* Buffers up to this are kept from one commit to the next: fresh memory costs more than the copy. */
@@ -387,30 +388,44 @@ void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint)
     recycle(heap, savepoint);
 }
 
-bool dh_capture_is_rebased(const dh_capture *capture, dh_pgno pgno)
+static int settle_entry(dh_heap *heap, const dh_capture *capture, const dh_delta_entry *entry,
+                        const uint8_t *payload)
 {
-    uint32_t extent_no = dh_extent_of(pgno);
-    return capture->rebased_count != 0 &&
-           bsearch(&extent_no, capture->rebased, capture->rebased_count, sizeof *capture->rebased,
-                   compare_pgno) != NULL;
+    if (entry->form == DH_PAGE_FREED)
+        return dh_image_store(heap, entry->pgno, NULL);
+    const uint8_t *bytes = dh_capture_page(capture, entry->pgno);
+    if (entry->form == DH_PAGE_DIFF && !(entry->pgno & DH_PGNO_TABLE))
+        return dh_image_advance(heap, entry->pgno, payload, entry->size, bytes);
+    return dh_image_store(heap, entry->pgno, bytes);
 }
 
+static int settle_chunk(dh_heap *heap, const dh_capture *capture, const dh_chunk *chunk)
+{
+    dh_chunk_header header;
+    int rc = dh_chunk_header_decode(chunk->bytes, chunk->size, &header);
+    DH_ASSERT(rc == 0); /* our own */
+    const uint8_t *at = chunk->bytes + DH_CHUNK_HEADER_BYTES;
+    const uint8_t *payload = at + (size_t)header.entries_count * DH_ENTRY_BYTES;
+    for (uint32_t i = 0; rc == 0 && i < header.entries_count; i++, at += DH_ENTRY_BYTES) {
+        dh_delta_entry entry;
+        rc = dh_entry_decode(at, &entry);
+        DH_ASSERT(rc == 0);
+        rc = settle_entry(heap, capture, &entry, payload);
+        payload += entry.size;
+    }
+    return rc;
+}
+
+/* Pages of rebased extents have their image in the new base file already. */
 int dh_commit_done(dh_heap *heap, dh_capture *capture)
 {
     int rc = 0;
 
-    for (size_t i = 0; rc == 0 && i < capture->pages_count; i++) {
-        dh_pgno pgno = capture->pages[i];
-        const uint8_t *bytes = capture->bytes + i * DH_PAGE_BYTES;
-        if (pgno & DH_PGNO_TABLE)
-            memcpy(dh_table_page(&heap->table, pgno & ~DH_PGNO_TABLE), bytes, DH_PAGE_BYTES);
-        if (!dh_capture_is_rebased(capture, pgno))
-            rc = dh_image_store(heap, pgno, bytes);
-    }
-    for (size_t i = 0; rc == 0 && i < capture->freed_count; i++) {
-        if (!dh_capture_is_rebased(capture, capture->freed[i]))
-            rc = dh_image_store(heap, capture->freed[i], NULL);
-    }
+    for (size_t i = 0; rc == 0 && i < capture->chunks_count; i++)
+        rc = settle_chunk(heap, capture, &capture->chunks[i]);
+    for (size_t i = capture->pages_count; i > 0 && capture->pages[i - 1] & DH_PGNO_TABLE; i--)
+        memcpy(dh_table_page(&heap->table, capture->pages[i - 1] & ~DH_PGNO_TABLE),
+               capture->bytes + (i - 1) * DH_PAGE_BYTES, DH_PAGE_BYTES);
     heap->committed = capture->state;
     recycle(heap, capture);
     return rc;

@@ -47,8 +47,6 @@ const uint8_t *dh_capture_page(const dh_capture *capture, dh_pgno pgno);
 bool dh_capture_has_freed(const dh_capture *capture, dh_pgno pgno);
 /* The captured entry of a page, or NULL (savepoints). */
 const dh_captured_entry *dh_capture_entry(const dh_capture *capture, dh_pgno pgno);
-/* The page lies in an extent that this commit rewrites as a base file. */
-bool dh_capture_is_rebased(const dh_capture *capture, dh_pgno pgno);
 void dhi_capture_free(dh_capture *capture);
 
 #endif

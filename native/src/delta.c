@@ -113,15 +113,22 @@ static unsigned block_differs(const uint8_t *from, const uint8_t *to)
     return mask;
 }
 
+/* Most of a page that was written is as it was: what is equal is passed over in steps of this. */
+#define SEGMENT_BYTES 512u
+
 /* Differing words of a page as 8 x 64 bits; returns how many. */
 static uint32_t page_differs(const uint8_t *from, const uint8_t *to, uint64_t mask_out[8])
 {
     uint32_t words = 0;
-    memset(mask_out, 0, 8 * sizeof *mask_out);
-    for (unsigned block = 0; block < DH_PAGE_BYTES / 64; block++) {
-        uint64_t bits = block_differs(from ? from + block * 64 : NULL, to + block * 64);
-        mask_out[block / 8] |= bits << (block % 8 * 8);
-        words += (uint32_t)__builtin_popcountll(bits);
+    for (unsigned segment = 0; segment < DH_PAGE_BYTES / SEGMENT_BYTES; segment++) {
+        size_t at = segment * (size_t)SEGMENT_BYTES;
+        uint64_t mask = 0;
+        if (from == NULL || memcmp(from + at, to + at, SEGMENT_BYTES) != 0) {
+            for (unsigned block = 0; block < 8; block++, at += 64)
+                mask |= (uint64_t)block_differs(from ? from + at : NULL, to + at) << (block * 8);
+        }
+        mask_out[segment] = mask;
+        words += (uint32_t)__builtin_popcountll(mask);
     }
     return words;
 }
@@ -129,6 +136,12 @@ static uint32_t page_differs(const uint8_t *from, const uint8_t *to, uint64_t ma
 static bool mask_test(const uint64_t mask[8], unsigned i)
 {
     return (mask[i / 64] >> (i % 64)) & 1u;
+}
+
+static void mask_set_run(uint64_t mask[8], unsigned first, unsigned count)
+{
+    for (unsigned i = first; i < first + count; i++)
+        mask[i / 64] |= (uint64_t)1 << (i % 64);
 }
 
 static unsigned mask_next(const uint64_t mask[8], unsigned from)
@@ -142,16 +155,12 @@ static unsigned mask_next(const uint64_t mask[8], unsigned from)
     return DH_PAGE_BYTES / 8;
 }
 
-size_t dh_diff_encode(const uint8_t *from, const uint8_t *to, uint8_t *out, size_t room,
-                      uint32_t *words_out)
+/* The words of `page` that the mask names, as runs. */
+static size_t put_runs(const uint64_t mask[8], const uint8_t *page, uint8_t *out, size_t room)
 {
-    uint64_t mask[8];
-    size_t used = 0;
     const unsigned page_words = DH_PAGE_BYTES / 8;
+    size_t used = 0;
 
-    *words_out = page_differs(from, to, mask);
-    if (*words_out * (size_t)8 > room)
-        return DH_DIFF_TOO_LARGE;
     for (unsigned first = mask_next(mask, 0); first < page_words;) {
         unsigned count = 1;
         while (first + count < page_words && count < DH_DIFF_RUN_WORDS_MAX &&
@@ -160,11 +169,44 @@ size_t dh_diff_encode(const uint8_t *from, const uint8_t *to, uint8_t *out, size
         if (used + 2 + count * (size_t)8 > room)
             return DH_DIFF_TOO_LARGE;
         put_u16(out + used, (uint16_t)(first | (count - 1) << 9));
-        memcpy(out + used + 2, to + first * (size_t)8, count * (size_t)8);
+        memcpy(out + used + 2, page + first * (size_t)8, count * (size_t)8);
         used += 2 + count * (size_t)8;
         first = mask_next(mask, first + count);
     }
     return used;
+}
+
+size_t dh_diff_encode(const uint8_t *from, const uint8_t *to, uint8_t *out, size_t room,
+                      uint32_t *words_out)
+{
+    uint64_t mask[8];
+
+    *words_out = page_differs(from, to, mask);
+    if (*words_out * (size_t)8 > room)
+        return DH_DIFF_TOO_LARGE;
+    return put_runs(mask, to, out, room);
+}
+
+/* Write a diff's words to their places and note them in the mask. */
+static void spread(const uint8_t *diff, size_t size, uint8_t *page, uint64_t mask[8])
+{
+    for (size_t at = 0; at < size;) {
+        unsigned head = get_u16(diff + at), first = head & 511u, count = (head >> 9) + 1;
+        memcpy(page + first * (size_t)8, diff + at + 2, count * (size_t)8);
+        mask_set_run(mask, first, count);
+        at += 2 + count * (size_t)8;
+    }
+}
+
+size_t dh_diff_merge(const uint8_t *first, size_t first_size, const uint8_t *second,
+                     size_t second_size, uint8_t *out, size_t room)
+{
+    uint8_t page[DH_PAGE_BYTES]; /* only the words that the mask names are ever written or read */
+    uint64_t mask[8] = {0};
+
+    spread(first, first_size, page, mask);
+    spread(second, second_size, page, mask);
+    return put_runs(mask, page, out, room);
 }
 
 int dh_diff_apply(uint8_t *page, const uint8_t *diff, size_t size)

@@ -45,6 +45,10 @@ int dh_entry_decode(const uint8_t *at, dh_delta_entry *entry_out);
 #define DH_DIFF_TOO_LARGE ((size_t)-1)
 size_t dh_diff_encode(const uint8_t *from, const uint8_t *to, uint8_t *out, size_t room,
                       uint32_t *words_out);
+/* One diff that has the effect of `first` and then `second`. Both well-formed. Returns the bytes
+ * used, or DH_DIFF_TOO_LARGE when more than room. */
+size_t dh_diff_merge(const uint8_t *first, size_t first_size, const uint8_t *second,
+                     size_t second_size, uint8_t *out, size_t room);
 /* 0 or DH_E_FORMAT; then the page is in an undefined state. */
 int dh_diff_apply(uint8_t *page, const uint8_t *diff, size_t size);
 

@@ -116,7 +116,8 @@ static int pair_check(index_check *check, dict_bucket bucket, unsigned at, uint3
     unsigned home = hash & (bucket.groups_count - 1u);
     const dh_word *entry = dict_entry(check->heap, check->head, number);
     if (number >= check->numbers_count || entry == NULL || !dict_key_is_live(entry[0]) ||
-        (check->seen[number >> 3] >> (number & 7u) & 1u) != 0 || (at ^ home) >= dict_probes(&bucket))
+        ((unsigned)check->seen[number >> 3] >> (number & 7u) & 1u) != 0 ||
+        (at ^ home) >= dict_probes(&bucket))
         return dict_corrupt(check->heap, "index");
     check->seen[number >> 3] |= (uint8_t)(1u << (number & 7u));
     check->pairs_count++;

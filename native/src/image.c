@@ -262,6 +262,28 @@ int dh_image_store(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes)
     return slot_fill(&heap->image, slot, DH_PAGE_DIFF, diff, size);
 }
 
+int dh_image_advance(dh_heap *heap, dh_pgno pgno, const uint8_t *diff, size_t size,
+                     const uint8_t *bytes)
+{
+    uint8_t merged[OVERLAY_DIFF_BYTES_MAX];
+    dh_overlay_slot *slot = slot_find(&heap->image, pgno);
+
+    if (slot != NULL && slot->form == DH_PAGE_WHOLE) {
+        memcpy(slot->bytes, bytes, DH_PAGE_BYTES);
+        return 0;
+    }
+    if (slot != NULL && slot->form == DH_PAGE_DIFF) {
+        size_t merged_size = dh_diff_merge(slot->bytes, slot->size, diff, size, merged,
+                                           sizeof merged);
+        if (merged_size != DH_DIFF_TOO_LARGE)
+            return slot_fill(&heap->image, slot, DH_PAGE_DIFF, merged, merged_size);
+    }
+    if (slot != NULL || size > OVERLAY_DIFF_BYTES_MAX)
+        return dh_image_store(heap, pgno, bytes);
+    int rc = slot_make(heap, pgno, &slot);
+    return rc != 0 ? rc : slot_fill(&heap->image, slot, DH_PAGE_DIFF, diff, size);
+}
+
 void dh_image_drop_overlay(dh_heap *heap, uint32_t extent_no)
 {
     dh_extent *extent = dh_image_extent(heap, extent_no);

@@ -64,6 +64,10 @@ extern const uint8_t dh_zero_page[DH_PAGE_BYTES];
 bool dh_image_same(const dh_heap *heap, dh_pgno pgno);
 /* The page is committed as these bytes now (NULL: freed). For pages of the table: noted only. */
 int dh_image_store(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes);
+/* The page is committed with this diff against what it was; bytes is the whole result. Cheaper than
+ * dh_image_store: the base is not read. */
+int dh_image_advance(dh_heap *heap, dh_pgno pgno, const uint8_t *diff, size_t size,
+                     const uint8_t *bytes);
 dh_extent *dh_image_extent(const dh_heap *heap, uint32_t extent_no); /* NULL: never seen */
 int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_out);
 /* Drop the overlay entries of one extent. */

@@ -622,49 +622,50 @@ static int trees_walk(guard *g, const uint8_t *meta)
     return rc;
 }
 
-static int file_check(guard *g, meta_pair *metas)
-{
-    const uint8_t *meta = NULL;
-    int rc;
-
-    if (g->file_bytes < LMDB_METAS_COUNT * LMDB_PAGE_BYTES)
-        return guard_fail(g, g->file_bytes == 0 ? DH_E_FORMAT : DH_E_CORRUPT,
-                          "%llu bytes: too short for the meta pages of LMDB",
-                          (unsigned long long)g->file_bytes);
-    rc = metas_read(g, metas);
-    if (rc == 0)
-        rc = metas_check_format(g, metas);
-    if (rc == 0)
-        rc = metas_pick(g, metas, &meta);
-    return rc != 0 ? rc : trees_walk(g, meta);
-}
-
 /* Damage seen while a writer was at work may be its work. */
 static bool is_changed_since(const guard *g, const meta_pair *metas)
 {
+    char nowhere[2];
     guard silent = *g;
     meta_pair now;
-    char nowhere[2];
 
     silent.text = nowhere;
     silent.text_size = sizeof(nowhere);
     return metas_read(&silent, &now) == 0 && memcmp(&now, metas, sizeof(now)) != 0;
 }
 
+static int file_check(guard *g)
+{
+    const uint8_t *meta = NULL;
+    meta_pair metas;
+    int rc;
+
+    if (g->file_bytes < LMDB_METAS_COUNT * LMDB_PAGE_BYTES)
+        return guard_fail(g, g->file_bytes == 0 ? DH_E_FORMAT : DH_E_CORRUPT,
+                          "%llu bytes: too short for the meta pages of LMDB",
+                          (unsigned long long)g->file_bytes);
+    rc = metas_read(g, &metas);
+    if (rc != 0)
+        return rc;
+    rc = metas_check_format(g, &metas);
+    if (rc == 0)
+        rc = metas_pick(g, &metas, &meta);
+    if (rc == 0)
+        rc = trees_walk(g, meta);
+    if (rc == DH_E_CORRUPT && is_changed_since(g, &metas))
+        return guard_fail(g, EAGAIN, "the file is being written: check it again");
+    return rc;
+}
+
 int dh_index_check(int fd, uint64_t file_bytes, char *text_out, size_t text_size)
 {
     char nowhere[2];
     guard g = {.fd = fd, .file_bytes = file_bytes, .text = text_out, .text_size = text_size};
-    meta_pair metas = {{{0}}};
-    int rc;
 
     if (text_out == NULL || text_size == 0) {
         g.text = nowhere;
         g.text_size = sizeof(nowhere);
     }
     g.text[0] = '\0';
-    rc = file_check(&g, &metas);
-    if (rc == DH_E_CORRUPT && is_changed_since(&g, &metas))
-        return guard_fail(&g, EAGAIN, "the file is being written: check it again");
-    return rc;
+    return file_check(&g);
 }
