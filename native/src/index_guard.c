@@ -19,6 +19,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define NAME_BYTES_MAX 32u
@@ -622,15 +623,18 @@ static int trees_walk(guard *g, const uint8_t *meta)
     return rc;
 }
 
-/* Damage seen while a writer was at work may be its work. */
+/* Damage seen while a writer was at work may be its work, or the size may be out of date. */
 static bool is_changed_since(const guard *g, const meta_pair *metas)
 {
     char nowhere[2];
     guard silent = *g;
     meta_pair now;
+    struct stat file;
 
     silent.text = nowhere;
     silent.text_size = sizeof(nowhere);
+    if (fstat(g->fd, &file) == 0 && (uint64_t)file.st_size != g->file_bytes)
+        return true;
     return metas_read(&silent, &now) == 0 && memcmp(&now, metas, sizeof(now)) != 0;
 }
 
