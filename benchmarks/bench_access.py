@@ -33,8 +33,6 @@ import dirtyheap as dh
 Pass = Callable[..., int]
 KeyMaker = Callable[[int], Any]
 
-COLUMNS = ["set", "op", "what", "ns", "q1", "q3", "ratio"]
-
 KEYS: dict[str, KeyMaker] = {
     "int": lambda i: i + 1000,  # small ints below 257 would be shared objects
     "sparse int": lambda i: i * 2_654_435_761 % (1 << 40) + 1000,
@@ -159,7 +157,8 @@ def measure_mappings(
     for number in range(-1, passes):  # pass -1 warms up and is not counted
         order = rng.sample(in_order, count)
         loop_ns = empty_loop(None, [key(i) for i in order], 1, time.perf_counter_ns)
-        for contestant in contestants:
+        first = number % len(contestants)  # whoever comes first finds the caches coldest
+        for contestant in [*contestants[first:], *contestants[:first]]:
             container = contestant.make()
             for op in MAPPING_OPS:
                 chosen: Iterable[int] = order
@@ -257,7 +256,8 @@ def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
     for number in range(-1, passes):
         order = rng.sample(range(count), count)
         loop_ns = empty_loop(None, list(order), 1, time.perf_counter_ns)
-        for name, make in contestants:
+        first = number % len(contestants)
+        for name, make in [*contestants[first:], *contestants[:first]]:
             container = make()
             for op, run in passes_of[name].items():
                 # index through new int objects, as a computed index is
@@ -322,10 +322,14 @@ def main() -> int:
 
 
 def report(rows: list[Row], samples: Samples, title: str, reference: str) -> None:
+    """Keep all figures; print a line per contestant: ns per operation (ratio to the reference)."""
     new = samples.rows(title, reference)
-    print(f"{title}: ns per operation, ratio to {reference}")
-    print_table(new, COLUMNS[1:])
     rows.extend(new)
+    lines: dict[str, Row] = {}
+    for row in new:
+        line = lines.setdefault(row["what"], {title: row["what"]})
+        line[row["op"]] = f"{row['ns']:.0f} ({row['ratio']:.2g}x)"
+    print_table(list(lines.values()), [title, *dict.fromkeys(row["op"] for row in new)])
 
 
 def print_aims(samples: Samples, set_name: str, key_name: str) -> None:
