@@ -219,31 +219,54 @@ static int item_delete(dhp_proxy *self, PyObject *item)
                                         : dhp_list_splice(self, index, 1, NULL, 0);
 }
 
-/* Drop every step-th value from start on, close the gaps. step > 1. */
-static int delete_strided(dh_heap *heap, dh_word list, uint64_t start, uint64_t step,
-                          uint64_t count)
+dh_word *dhp_list_slots(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
+{
+    return (dh_word *)(uintptr_t)dh_list_span(heap, list, index, span_out);
+}
+
+/* Drop every step-th value from start on; NONE stays in its place. */
+static int drop_strided(dh_heap *heap, dh_word list, uint64_t start, uint64_t step, uint64_t count)
 {
     uint64_t span;
-    dh_word *head = dh_deref(heap, list, DH_T_LIST, DH_HEAD_BYTES);
-    if (head == NULL)
-        return DH_E_CORRUPT;
-    dh_word *vec = head + 1;
-    uint64_t length = dh_vec_length(vec);
-    int rc = 0;
     for (uint64_t i = 0; i < count; i++) {
-        dh_word *slot = dh_vec_slot(heap, vec, start + i * step, &span);
+        dh_word *slot = dhp_list_slots(heap, list, start + i * step, &span);
         if (slot == NULL)
             return DH_E_CORRUPT;
         dh_word old = dh_load(slot);
         dh_store(slot, DH_NONE);
         dh_value_drop(heap, old);
     }
-    for (uint64_t i = 0; rc == 0 && i < count; i++) {
-        uint64_t from = start + i * step + 1;
-        uint64_t kept = i + 1 < count ? step - 1 : length - from;
-        rc = dh_vec_move(heap, vec, from - 1 - i, from, kept);
+    return 0;
+}
+
+/* Drop every step-th value from start on, close the gaps, cut the tail off. step > 1. */
+static int delete_strided(dh_heap *heap, dh_word list, uint64_t start, uint64_t step,
+                          uint64_t count)
+{
+    uint64_t length, from_span = 0, to_span = 0, to = start;
+    dh_word *from_slot = NULL, *to_slot = NULL;
+    int rc = drop_strided(heap, list, start, step, count);
+    if (rc == 0)
+        rc = dh_list_length(heap, list, &length);
+    if (rc != 0)
+        return rc;
+    for (uint64_t from = start; from < length; from++, from_slot++, from_span--) {
+        if (from_span == 0)
+            from_slot = dhp_list_slots(heap, list, from, &from_span);
+        if (from_slot == NULL)
+            return DH_E_CORRUPT;
+        if ((from - start) % step == 0 && (from - start) / step < count)
+            continue;
+        if (to_span == 0)
+            to_slot = dhp_list_slots(heap, list, to, &to_span);
+        if (to_slot == NULL)
+            return DH_E_CORRUPT;
+        dh_store(to_slot++, dh_load(from_slot));
+        dh_store(from_slot, DH_NONE); /* one owner */
+        to_span--;
+        to++;
     }
-    return rc != 0 ? rc : dh_vec_set_length(heap, vec, length - count);
+    return dh_list_splice(heap, list, to, length - to, NULL, 0);
 }
 
 static int slice_delete(dhp_proxy *self, Py_ssize_t start, Py_ssize_t step, Py_ssize_t count)

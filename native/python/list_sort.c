@@ -112,11 +112,9 @@ static int check_unchanged(const sorting *s, dhp_proxy *self)
 /* Writes only words that differ: a sorted list stays clean. */
 static int store_words(dhp_proxy *self, const dh_word *words, size_t count)
 {
-    dh_heap *heap = self->core->heap;
-    dh_word *head = dh_deref(heap, self->handle.word, DH_T_LIST, DH_HEAD_BYTES);
     uint64_t span;
     for (size_t i = 0; i < count;) {
-        dh_word *slots = head ? dh_vec_slot(heap, head + 1, i, &span) : NULL;
+        dh_word *slots = dhp_list_slots(self->core->heap, self->handle.word, i, &span);
         if (slots == NULL || span == 0)
             return dhp_raise(self->core, DH_E_CORRUPT);
         for (size_t end = span < count - i ? i + span : count; i < end; i++, slots++)

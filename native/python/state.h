@@ -240,7 +240,7 @@ extern PyType_Spec dhp_list_iter_spec;
 Py_ssize_t dhp_list_length(PyObject *self);
 PyObject *dhp_list_item(PyObject *self, Py_ssize_t index);
 PyObject *dhp_list_iter_new(dhp_proxy *self, int is_reversed);
-/* Plain list of items [start, start + count * step), count already clipped by the caller. */
+/* Plain list with the same values. */
 PyObject *dhp_list_copy(dhp_proxy *self);
 int dhp_list_extend(dhp_proxy *self, PyObject *iterable);
 PyObject *dhp_list_subscript(PyObject *self, PyObject *item);
@@ -258,6 +258,8 @@ PyObject *dhp_list_richcompare(PyObject *self, PyObject *other, int op);
 PyObject *dhp_list_concat(PyObject *self, PyObject *other);
 PyObject *dhp_list_repeat(PyObject *self, Py_ssize_t times);
 PyObject *dhp_list_inplace_repeat(PyObject *self, Py_ssize_t times);
+/* dh_list_span to write through; who stores there keeps every word owned once. */
+dh_word *dhp_list_slots(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
 /* The words of the list in one malloc'd array, for comparing later. */
 int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
 extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],

@@ -1,0 +1,24 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dirtyheap
+
+
+@pytest.fixture
+def heap(tmp_path: Path) -> Iterator[dirtyheap.Heap]:
+    """An empty heap of the default size, closed after the test."""
+    with dirtyheap.open(tmp_path / "heap") as heap:
+        yield heap
+
+
+@pytest.fixture
+def small_heap(tmp_path: Path) -> Iterator[dirtyheap.Heap]:
+    """An empty heap of 2 MiB, for running out of room."""
+    with dirtyheap.open(tmp_path / "small", capacity=2 << 20) as heap:
+        yield heap
