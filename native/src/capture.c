@@ -12,7 +12,7 @@
 #include "encode.h"
 
 /* Buffers up to this are kept from one commit to the next: fresh memory costs more than the copy. */
-#define SPARE_PAGES_MAX 65536u
+#define SPARE_PAGES_MAX 16384u
 
 /* --- memory ---------------------------------------------------------------------------------------- */
 
@@ -41,6 +41,7 @@ static int reserve_pages(dh_capture *capture, size_t wanted)
     unmap_bytes(capture);
     capture->bytes = bytes;
     capture->pages_room = room;
+    capture->populated = capture->pages_count;
     return 0;
 }
 
@@ -48,8 +49,11 @@ static int reserve_pages(dh_capture *capture, size_t wanted)
 static void populate(dh_capture *capture, size_t pages)
 {
     size_t count = pages < capture->pages_room ? pages : capture->pages_room;
-    if (count > 0)
-        (void)madvise(capture->bytes, count * (size_t)DH_PAGE_BYTES, MADV_POPULATE_WRITE);
+    if (count <= capture->populated)
+        return;
+    (void)madvise(capture->bytes + capture->populated * (size_t)DH_PAGE_BYTES,
+                  (count - capture->populated) * (size_t)DH_PAGE_BYTES, MADV_POPULATE_WRITE);
+    capture->populated = count;
 }
 
 static void forget_results(dh_capture *capture)

@@ -29,6 +29,7 @@ struct dh_capture {
     dh_pgno *pages;   /* captured pages, ascending; pages of the table at the end  */
     uint8_t *bytes;   /* pages_count x DH_PAGE_BYTES, in the order of pages        */
     size_t pages_count, pages_room;
+    size_t populated; /* pages of `bytes` touched before                           */
     dh_pgno *freed;   /* pages that the last commit held and that are free now     */
     size_t freed_count, freed_room;
     dh_captured_entry *entries; /* savepoints only: ascending                       */
