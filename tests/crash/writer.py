@@ -3,7 +3,8 @@
     python writer.py HEAP REPORT_FD
 
 State number n is a function of n alone, built step by step with `advance`, which works on a heap's
-root and on plain dicts alike. Reports are single bytes: b"B" before a commit, b"A" after it.
+root and on plain dicts alike. Reports are single bytes: b"O" before the heap is opened, b"B" before
+a commit, b"A" after it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def advance(root: Root, step: int, make_buffer: Callable[[int], Any]) -> None:
 
 def run(path: str, report_fd: int) -> None:
     """Go on from the last commit for ever."""
+    os.write(report_fd, b"O")
     with dh.open(path) as heap:
         step = heap.root.get("step", 0)
         while True:
