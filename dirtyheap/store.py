@@ -143,36 +143,28 @@ class Store:
             raise
 
     def _open_databases(self, is_new: bool) -> None:
-        try:
-            self._meta = self._env.open_db(b"meta", create=is_new)
-            self._commits = self._env.open_db(b"commits", create=is_new)
-            self._deltas = self._env.open_db(b"deltas", create=is_new)
-            self._extents = self._env.open_db(b"extents", create=is_new)
-        except lmdb.NotFoundError:
-            raise HeapError(
-                f"{self.directory} holds an LMDB database that is not a dirtyheap heap"
-            ) from None
-        with self._env.begin(db=self._meta) as txn:
-            packed = txn.get(b"heap")
+        with self._env.begin() as txn:
+            # A file without any database is one whose creation was cut short.
+            is_new = is_new or txn.stat()["entries"] == 0
+        with self._env.begin(write=is_new) as txn:
+            try:
+                self._meta, self._commits, self._deltas, self._extents = (
+                    self._env.open_db(name, txn=txn, create=is_new)
+                    for name in (b"meta", b"commits", b"deltas", b"extents")
+                )
+            except lmdb.NotFoundError:
+                raise HeapError(
+                    f"{self.directory} holds an LMDB database that is not a dirtyheap heap"
+                ) from None
+            if is_new:
+                txn.put(b"heap", _new_meta(), db=self._meta)
+            packed = txn.get(b"heap", db=self._meta)
+        if is_new:  # the names of the heap and of what is in it
+            sync_directory(self.directory)
+            sync_directory(self.directory.parent)
         if packed is None:
-            packed = self._create_meta()
+            raise HeapCorruptError(f"{self.directory} has lost its description")
         self.meta = _check_meta(packed)
-
-    def _create_meta(self) -> bytes:
-        """The heap's identity; afterwards the directory's own name is made durable too."""
-        packed = msgpack.packb({
-            "format": FORMAT,
-            "uuid": uuid.uuid4().bytes,
-            "page_bytes": PAGE_BYTES,
-            "hash_key": secrets.token_bytes(16),
-            "features_required": 0,
-            "features_optional": 0,
-        })
-        with self._env.begin(write=True, db=self._meta) as txn:
-            txn.put(b"heap", packed)
-        sync_directory(self.directory)
-        sync_directory(self.directory.parent)
-        return bytes(packed)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -410,6 +402,18 @@ def _open_environment(directory: Path) -> lmdb.Environment:
         except lmdb.Error as error:
             raise HeapError(f"cannot open {directory}: {error}") from error
     raise HeapError("no address space for the index: raise 'ulimit -v'")
+
+
+def _new_meta() -> bytes:
+    """The identity of a new heap."""
+    return bytes(msgpack.packb({
+        "format": FORMAT,
+        "uuid": uuid.uuid4().bytes,
+        "page_bytes": PAGE_BYTES,
+        "hash_key": secrets.token_bytes(16),
+        "features_required": 0,
+        "features_optional": 0,
+    }))
 
 
 def _check_meta(packed: bytes) -> dict[str, Any]:
