@@ -39,6 +39,7 @@ PAGE_BYTES: Final = 4096
 _MAP_BYTES: Final = (1 << 40, 1 << 37, 1 << 34, 1 << 31)
 _DATA_NAME: Final = "data.mdb"
 _OWN_NAMES: Final = {_DATA_NAME, "lock.mdb", LOCK_NAME, "base"}
+_DATABASES: Final = (b"meta", b"commits", b"deltas", b"extents")
 _HASH_BYTES: Final = 16
 
 
@@ -146,19 +147,21 @@ class Store:
         with self._env.begin() as txn:
             # A file without any database is one whose creation was cut short.
             is_new = is_new or txn.stat()["entries"] == 0
-        with self._env.begin(write=is_new) as txn:
-            try:
-                self._meta, self._commits, self._deltas, self._extents = (
-                    self._env.open_db(name, txn=txn, create=is_new)
-                    for name in (b"meta", b"commits", b"deltas", b"extents")
-                )
-            except lmdb.NotFoundError:
-                raise HeapError(
-                    f"{self.directory} holds an LMDB database that is not a dirtyheap heap"
-                ) from None
-            if is_new:
-                txn.put(b"heap", _new_meta(), db=self._meta)
-            packed = txn.get(b"heap", db=self._meta)
+        if is_new:
+            with self._env.begin(write=True) as txn:  # all of it or nothing
+                for name in _DATABASES:
+                    self._env.open_db(name, txn=txn)
+                txn.put(b"heap", _new_meta(), db=self._env.open_db(b"meta", txn=txn))
+        try:
+            self._meta, self._commits, self._deltas, self._extents = (
+                self._env.open_db(name, create=False) for name in _DATABASES
+            )
+        except lmdb.NotFoundError:
+            raise HeapError(
+                f"{self.directory} holds an LMDB database that is not a dirtyheap heap"
+            ) from None
+        with self._env.begin(db=self._meta) as txn:
+            packed = txn.get(b"heap")
         if is_new:  # the names of the heap and of what is in it
             sync_directory(self.directory)
             sync_directory(self.directory.parent)
