@@ -291,6 +291,12 @@ static PyObject *dict_add_default(dhp_proxy *self, PyObject *key_obj, PyObject *
             Py_CLEAR(result);
     }
     dhp_key_finish(&key);
+    if (result != NULL && PyTuple_CheckExact(result)) { /* containers in it were copied in */
+        int found;
+        dhp_replace(&result, dhp_dict_lookup(self, key_obj, &found));
+        if (result == NULL && !PyErr_Occurred())
+            dhp_raise_key(key_obj); /* Python's collector ran and took it out again */
+    }
     return result;
 }
 

@@ -7,6 +7,11 @@
 
 #include <stdlib.h>
 
+int dhi_dict_corrupt(const dh_heap *heap, const char *what)
+{
+    return dhi_fail(heap, DH_E_CORRUPT, "a dict's %s is damaged", what);
+}
+
 /* --- big -------------------------------------------------------------------------------------- */
 
 static int row_check(const dh_heap *heap, const dh_word *row)

@@ -77,9 +77,12 @@ static inline void dict_set_form(dh_word *head, unsigned form)
 /* `used` goes down: without a new epoch the version could come back. */
 static inline void dict_new_epoch(dh_word *head) { dict_set_form(head, dict_form(head)); }
 
+/* Leaves "a dict's <what> is damaged" as the error text; always DH_E_CORRUPT. */
+int dhi_dict_corrupt(const dh_heap *heap, const char *what) __attribute__((cold));
+/* The constant is visible to the compiler, the sentence is out of the way. */
 static inline int dict_corrupt(const dh_heap *heap, const char *what)
 {
-    (void)dhi_fail(heap, DH_E_CORRUPT, "a dict's %s is damaged", what);
+    (void)dhi_dict_corrupt(heap, what);
     return DH_E_CORRUPT;
 }
 
@@ -142,11 +145,9 @@ static inline dict_bucket dict_bucket_at(const dh_heap *heap, dh_word w)
 {
     dict_bucket bucket = {NULL, 0};
     size_t bytes;
-    dict_group *groups = dhi_span(heap, w, DH_T_BUCKET, &bytes);
+    dict_group *groups = dhi_page_span(heap, w, DH_T_BUCKET, &bytes);
     if (DH_UNLIKELY(groups == NULL || bytes < 2 * sizeof(dict_group)))
         return bucket;
-    if (bytes > DICT_BUCKET_GROUPS * sizeof(dict_group))
-        bytes = DICT_BUCKET_GROUPS * sizeof(dict_group);
     bucket.groups = groups;
     bucket.groups_count = 1u << dict_log2(bytes / sizeof(dict_group));
     return bucket;
@@ -156,11 +157,9 @@ static inline dict_bucket dict_bucket_at(const dh_heap *heap, dh_word w)
 static inline dh_word *dict_dir_at(const dh_heap *heap, dh_word w, unsigned *bits_out)
 {
     size_t bytes;
-    dh_word *slots = dhi_span(heap, w, DH_T_DIR, &bytes);
+    dh_word *slots = dhi_page_span(heap, w, DH_T_DIR, &bytes);
     if (DH_UNLIKELY(slots == NULL))
         return NULL;
-    if (bytes > DH_PAGE_BYTES)
-        bytes = DH_PAGE_BYTES;
     *bits_out = dict_log2(bytes / 8);
     return slots;
 }

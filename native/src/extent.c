@@ -143,7 +143,7 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
 static int read_trailer(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
                         uint64_t file_bytes, uint8_t **trailer_out, uint32_t *pages_out)
 {
-    uint64_t pages = file_bytes > TRAILER_HEAD_BYTES + 4
+    uint64_t pages = file_bytes >= TRAILER_HEAD_BYTES + 4
                          ? (file_bytes - TRAILER_HEAD_BYTES - 4) / (DH_PAGE_BYTES + 4)
                          : UINT64_MAX;
     if (pages > DH_EXTENT_PAGES ||

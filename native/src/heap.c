@@ -114,7 +114,8 @@ void dh_heap_close(dh_heap *heap)
     dh_handles_drop_all(&heap->handles);
     dh_handles_finish(&heap->handles);
     dhi_capture_free(heap->spare);
-    heap->spare = NULL;
+    dhi_capture_free(heap->empty);
+    heap->spare = heap->empty = NULL;
     dh_image_finish(&heap->image);
     dh_table_finish(&heap->table);
     heap->phase = DH_CLOSED;

@@ -38,6 +38,7 @@ struct dh_heap {
     dh_state committed;     /* as of the last commit                                  */
     dh_world world;
     dh_capture *spare;      /* buffers of the last capture, kept for the next         */
+    dh_capture *empty;      /* before the first commit: the heap as it was made       */
     char error_text[256];
     char tracker_reason[512];
 };

@@ -44,7 +44,7 @@ static int apply_entry(dh_heap *heap, const dh_chunk_header *header, const dh_de
     const dh_extent *extent = dh_image_extent(heap, dh_extent_of(entry->pgno));
     uint8_t *page;
 
-    if (extent != NULL && extent->view != NULL && extent->version >= header->commit_id)
+    if (extent != NULL && extent->version >= header->commit_id)
         return 0; /* the base file is newer than this delta */
     page = page_memory(heap, entry->pgno);
     if (page == NULL)
@@ -132,7 +132,9 @@ int dh_load_finish(dh_heap *heap, const dh_state *state)
 
     DH_ASSERT(heap->phase == DH_LOADING);
     rc = state == NULL ? start_empty(heap) : start_loaded(heap, state);
-    if (rc == 0)
-        heap->phase = DH_RUNNING;
-    return rc;
+    if (rc != 0)
+        return rc;
+    heap->phase = DH_RUNNING;
+    /* Until the first commit a rollback leads here, and the root's handle must stay valid. */
+    return state == NULL ? dh_savepoint_take(heap, &heap->empty) : 0;
 }

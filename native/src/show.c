@@ -38,12 +38,8 @@ static void show_entries(dh_heap *heap, const dh_capture *savepoint)
         show_entry(heap, savepoint, (dh_pgno)p);
         dh_alloc_list_page(heap, (dh_pgno)p);
     }
-    if (savepoint == NULL) {
-        bool first_commit_open = dh_bits_test(&alloc->changed, 0);
+    if (savepoint == NULL)
         dh_bits_clear_all(&alloc->changed, limit);
-        if (first_commit_open)
-            dh_bits_set(&alloc->changed, 0);
-    }
 }
 
 static const uint8_t *target_bytes(const dh_heap *heap, const dh_capture *savepoint, dh_pgno pgno,
@@ -105,6 +101,8 @@ int dh_show_state(dh_heap *heap, const dh_capture *savepoint, uint64_t *pages_ou
     rc = dh_bits_init(&written, heap->arena.capacity_pages);
     if (rc != 0)
         return rc;
+    if (savepoint == NULL)
+        savepoint = heap->empty; /* NULL after the first commit */
     dhi_world_stop(heap);
     uint64_t stop_began_ns = dhi_clock_ns();
     /* A scan that fails has entered its pages into the cursor, which is all that is needed here. */

@@ -9,6 +9,7 @@
 #include "list.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static inline dh_heap *containers_heap(uint64_t capacity_bytes)
 {
@@ -25,6 +26,18 @@ static inline uint64_t containers_allocated(const dh_heap *heap)
     dh_heap_stats_read(heap, &stats);
     return stats.allocated_bytes;
 }
+
+/* From here on a step behind the last page is a fault, and nothing can be allocated. */
+static inline void containers_fence(dh_heap *heap)
+{
+    uint64_t used = heap->arena.hwm_pages, all = heap->arena.capacity_pages;
+    CHECK_EQ(mprotect(dh_arena_page(&heap->arena, (dh_pgno)used), (all - used) * DH_PAGE_BYTES,
+                      PROT_NONE),
+             0);
+    CHECK_EQ(dh_fault_set("alloc.cell", 0, DH_E_FULL), 0);
+}
+
+static inline void containers_unfence(void) { CHECK_EQ(dh_fault_set(NULL, 0, 0), 0); }
 
 /* Text for number k: short, medium or long, never the same for two numbers. */
 static inline size_t containers_text(uint64_t k, uint8_t text[64])

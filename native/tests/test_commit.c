@@ -123,6 +123,15 @@ static void mutate(dh_heap *heap, model *now, size_t steps)
     }
 }
 
+static void free_all(dh_heap *heap, model *now)
+{
+    for (size_t i = 0; i < CELLS_MAX; i++) {
+        if (now->cells[i].off != 0)
+            dh_cell_free(heap, now->cells[i].off);
+        now->cells[i].off = 0;
+    }
+}
+
 /* --- the store -------------------------------------------------------------------------------------- */
 
 static void put_extent(dh_heap *heap, const dh_capture *capture, uint32_t number, uint64_t version,
@@ -250,7 +259,10 @@ static void random_histories_reopen_as_committed(size_t rounds)
     commit(heap, true);
     committed = now;
     for (size_t round = 0; round < rounds; round++) {
-        mutate(heap, &now, 1 + check_random_below(check_random_below(4) == 0 ? 3000 : 100));
+        if (check_random_below(30) == 0)
+            free_all(heap, &now);
+        else
+            mutate(heap, &now, 1 + check_random_below(check_random_below(4) == 0 ? 3000 : 100));
         switch (check_random_below(9)) {
         case 0:
             commit(heap, false);
@@ -291,6 +303,30 @@ static void random_histories_reopen_as_committed(size_t rounds)
     }
     heap = reopen(heap);
     check_model(heap, &committed);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+static void an_emptied_heap_folds_to_nothing(void)
+{
+    static model now;
+    dh_heap *heap = heap_new();
+
+    memset(&now, 0, sizeof now);
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    mutate(heap, &now, 20000);
+    commit(heap, true);
+    free_all(heap, &now);
+    commit(heap, true);
+    fold(heap);
+    for (size_t i = 0; i < disk.extents_count; i++) {
+        if (disk.extents[i].number != 0 && disk.extents[i].number < DH_EXTENT_TABLE)
+            CHECK(disk.extents[i].file_bytes < DH_PAGE_BYTES);
+    }
+    mutate(heap, &now, 200);
+    commit(heap, true);
+    heap = reopen(heap);
+    check_model(heap, &now);
     dh_heap_close(heap);
     store_reset();
 }
@@ -354,6 +390,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < 2; i++) {
         tracker = trackers[i];
         random_histories_reopen_as_committed(150);
+        an_emptied_heap_folds_to_nothing();
         a_commit_of_one_word_is_small();
         damaged_chunks_are_refused();
     }

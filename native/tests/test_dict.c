@@ -611,7 +611,10 @@ static void test_damage(uint64_t length, unsigned rounds)
             damage_head(heap, m.dict);
         else
             damage_words(heap, 1u << check_random_below(length > 100 ? 13 : 8));
+        if (round % 2 == 0)
+            containers_fence(heap);
         use_damaged(heap, m.dict, length);
+        containers_unfence();
         free(m.order);
         free(m.value);
         dh_heap_close(heap);
