@@ -100,7 +100,7 @@ static int file_read(const guard *g, uint64_t offset, uint8_t *out, size_t size)
 
 static bool page_is_claimed(const guard *g, uint64_t pgno)
 {
-    return (g->claimed[pgno / 8] >> (pgno % 8)) & 1u;
+    return (g->claimed[pgno / 8] & 1u << (pgno % 8)) != 0;
 }
 
 /* False when the page was claimed before. */
