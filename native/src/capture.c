@@ -432,6 +432,8 @@ int dh_commit_done(dh_heap *heap, dh_capture *capture)
                capture->bytes + (i - 1) * DH_PAGE_BYTES, DH_PAGE_BYTES);
     heap->committed = capture->state;
     recycle(heap, capture);
+    dhi_capture_free(heap->empty);
+    heap->empty = NULL;
     return rc;
 }
 
