@@ -38,7 +38,7 @@ demo: $(VENV)/installed ## index Python's standard library, killed and resumed; 
 test: test-native test-python ## all tests: the C core plain and under sanitizers, then pytest
 
 test-native: ## tests of the C core: plain, then ASan + UBSan
-	$(MAKE) -C native test
+	$(MAKE) -C native -j$$(nproc) test
 
 test-python: $(VENV)/installed-test ## pytest without the soak tests
 	$(SAFE) $(PY) -m pytest -m "not soak" $(ARGS) tests
@@ -91,6 +91,9 @@ build/sources: FORCE
 	@mkdir -p build && printf '%s\n' $(SOURCES) | cmp -s - $@ || printf '%s\n' $(SOURCES) >$@
 
 $(WHEELS)/built: $(VENV)/interpreter build/sources $(SOURCES)
+	@$(PY) -c 'import os, sys, sysconfig; \
+	  os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")) or sys.exit( \
+	  "the headers of this Python are missing: install its -dev package (python3-dev)")'
 	rm -rf $(WHEELS) build/lib* build/temp* build/bdist* && mkdir -p $(WHEELS)
 	$(PY) -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) .
 	touch $@
