@@ -27,9 +27,9 @@
 typedef struct {
     int fd;
     uint64_t file_bytes;
-    uint64_t txnid;       /* of the meta page that counts                          */
-    uint64_t pgno_limit;  /* mm_last_pg + 1                                        */
-    uint8_t *claimed;     /* a bit for each page below pgno_limit: in use, or free */
+    uint64_t txnid;      /* of the meta page that counts                          */
+    uint64_t pgno_limit; /* mm_last_pg + 1                                        */
+    uint8_t *claimed;    /* a bit for each page below pgno_limit: in use, or free */
     char *text;
     size_t text_size;
 } guard;
@@ -45,8 +45,8 @@ typedef struct {
     tree_kind kind;
     char name[NAME_BYTES_MAX + 4];
     lmdb_db said;
-    lmdb_db found;   /* counts only                                */
-    uint8_t *pages;  /* one page for each level, said.depth levels */
+    lmdb_db found;  /* counts only                                */
+    uint8_t *pages; /* one page for each level, said.depth levels */
 } tree;
 
 /* A key in a page; bytes NULL: no bound. */
@@ -472,8 +472,8 @@ static int db_check(const tree *t)
     if (said->pad != (is_free_list ? LMDB_PAGE_BYTES : 0))
         return guard_fail(t->g, DH_E_CORRUPT, "%s has a key size of %u", t->name, said->pad);
     if (said->depth > LMDB_DEPTH_MAX || (said->depth == 0) != (said->root == LMDB_NONE))
-        return guard_fail(t->g, DH_E_CORRUPT, "%s has depth %u and root %llu", t->name,
-                          said->depth, (unsigned long long)said->root);
+        return guard_fail(t->g, DH_E_CORRUPT, "%s has depth %u and root %llu", t->name, said->depth,
+                          (unsigned long long)said->root);
     return 0;
 }
 
@@ -550,12 +550,10 @@ static int metas_check_format(const guard *g, const meta_pair *metas)
     if (is_first && is_second)
         return 0;
     if (is_first || is_second)
-        return guard_fail(g, DH_E_CORRUPT, "page %d is not a meta page of LMDB",
-                          is_first ? 1 : 0);
-    return guard_fail(g, DH_E_FORMAT,
-                      "not an LMDB data file of the 0.9 engine (magic 0x%08x, version %u)",
-                      lmdb_u32(metas->bytes[0] + LMDB_META_MAGIC),
-                      lmdb_u32(metas->bytes[0] + LMDB_META_VERSION));
+        return guard_fail(g, DH_E_CORRUPT, "page %d is not a meta page of LMDB", is_first ? 1 : 0);
+    return guard_fail(
+        g, DH_E_FORMAT, "not an LMDB data file of the 0.9 engine (magic 0x%08x, version %u)",
+        lmdb_u32(metas->bytes[0] + LMDB_META_MAGIC), lmdb_u32(metas->bytes[0] + LMDB_META_VERSION));
 }
 
 /* Transaction N writes page N % 2, so that the pages hold N - 1 and N. The engine picks by the

@@ -36,7 +36,8 @@
 #define LMDB_DB_INTEGERKEY 0x08u
 #define LMDB_ENV_NOSUBDIR 0x4000u
 
-enum { /* MDB_page */
+/* MDB_page */
+enum {
     LMDB_PAGE_PGNO = 0,
     LMDB_PAGE_FLAGS = 10,
     LMDB_PAGE_LOWER = 12,
@@ -45,14 +46,16 @@ enum { /* MDB_page */
     LMDB_PAGE_HEADER_BYTES = 16
 };
 
-enum { /* MDB_node */
+/* MDB_node */
+enum {
     LMDB_NODE_SIZE = 0,
     LMDB_NODE_FLAGS = 4,
     LMDB_NODE_KEY_SIZE = 6,
     LMDB_NODE_HEADER_BYTES = 8
 };
 
-enum { /* MDB_meta, from the start of its page */
+/* MDB_meta, from the start of its page */
+enum {
     LMDB_META_MAGIC = 16,
     LMDB_META_VERSION = 20,
     LMDB_META_FREE_DB = 40,
@@ -64,14 +67,14 @@ enum { /* MDB_meta, from the start of its page */
 
 /* MDB_db: what one tree says of itself. */
 typedef struct {
-    uint32_t pad;            /* 0; for the free list the page size */
+    uint32_t pad; /* 0; for the free list the page size */
     uint16_t flags;
-    uint16_t depth;          /* levels, 0 when empty               */
+    uint16_t depth; /* levels, 0 when empty */
     uint64_t branch_pages;
     uint64_t leaf_pages;
     uint64_t overflow_pages;
     uint64_t entries;
-    uint64_t root;           /* LMDB_NONE when empty               */
+    uint64_t root; /* LMDB_NONE when empty */
 } lmdb_db;
 
 static inline uint16_t lmdb_u16(const uint8_t *at)
