@@ -1,0 +1,396 @@
+"""User code that runs inside an operation may do anything to the heap: change it, commit, roll
+back, close it. The operation then works on what is there, or raises; it never crashes, and never
+stores half of something."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import threading
+import warnings
+import weakref
+
+import pytest
+
+import dirtyheap
+
+OUTCOMES = (dirtyheap.HeapError, RuntimeError, LookupError, ValueError, TypeError)
+
+
+def fill(heap):
+    heap.root["list"] = [[1], ["two of some length"], 3, "four", (5, [6]), {"seven": 7}]
+    heap.root["dict"] = {i: [f"value {i} of some length"] for i in range(20)}
+    heap.root["long key of the root"] = "a string of some length"
+    heap.commit()
+    heap.root["list"].append(["uncommitted"])
+    heap.root["fresh"] = {"made": ["after the commit"]}
+
+
+def mutate(heap):
+    heap.root["list"].clear()
+    heap.root["dict"].clear()
+    heap.root["fresh"] = ["x" * 100] * 10
+
+
+def replace_everything(heap):
+    heap.root.clear()
+    heap.collect()
+    heap.root["list"] = ["y" * 50] * 30
+    heap.root["dict"] = {"z" * 50: i for i in range(9)}
+
+
+def shrink(heap):
+    del heap.root["list"][1:]
+    heap.root["dict"].popitem()
+
+
+ACTIONS = {
+    "mutate": mutate,
+    "replace": replace_everything,
+    "shrink": shrink,
+    "commit": lambda heap: heap.commit(),
+    "rollback": lambda heap: heap.rollback(),
+    "collect": lambda heap: heap.collect(),
+    "close": lambda heap: heap.close(),
+}
+
+
+class Meddler:
+    """Does the action at the n-th comparison, hash, index or iteration step."""
+
+    def __init__(self, heap, action, at):
+        self.heap, self.action, self.left = heap, action, at
+
+    def meddle(self):
+        self.left -= 1
+        if self.left == 0:
+            self.action(self.heap)
+
+    def __eq__(self, other):
+        self.meddle()
+        return False
+
+    __lt__ = __le__ = __gt__ = __ge__ = __ne__ = __eq__
+
+    def __hash__(self):
+        self.meddle()
+        return 1
+
+    def __index__(self):
+        self.meddle()
+        return 1
+
+    def __iter__(self):
+        for i in range(4):
+            self.meddle()
+            yield f"item {i} of some length"
+
+    def pairs(self):
+        for i in range(4):
+            self.meddle()
+            yield i, [f"pair {i} of some length"]
+
+
+def operations(meddler):
+    """Every operation that runs user code, on containers of all ages."""
+    root = meddler.heap.root
+    fresh = root["fresh"]["made"]
+    for items in (root["list"], fresh):
+        yield lambda items=items: items.index(meddler)
+        yield lambda items=items: items.count(meddler)
+        yield lambda items=items: items.remove(meddler)
+        yield lambda items=items: meddler in items
+        yield lambda items=items: items == [meddler] * len(items)
+        yield lambda items=items: items < [meddler] * len(items)
+        yield lambda items=items: items.extend(meddler)
+        yield lambda items=items: items.__iadd__(meddler)
+        yield lambda items=items: items[meddler]
+        yield lambda items=items: items.__setitem__(meddler, "a string of some length")
+        yield lambda items=items: items.__delitem__(meddler)
+        yield lambda items=items: items.insert(meddler, "a string of some length")
+        yield lambda items=items: items.pop(meddler)
+        yield lambda items=items: items.__setitem__(slice(meddler, 3), meddler)
+        yield lambda items=items: items.__setitem__(slice(0, 4, meddler), meddler)
+        yield lambda items=items: items[meddler:]
+        yield lambda items=items: items.__delitem__(slice(meddler, None, 2))
+        yield lambda items=items: items.__imul__(meddler)
+        yield lambda items=items: items * meddler
+        yield lambda items=items: items.sort(key=lambda item: meddler.meddle() or str(item))
+        yield lambda items=items: items.sort(key=lambda item: meddler)
+        yield lambda items=items: [meddler.meddle() for _ in items]
+        yield lambda items=items: [meddler.meddle() for _ in reversed(items)]
+    for mapping in (root["dict"], root["fresh"], root):
+        yield lambda mapping=mapping: mapping[meddler]
+        yield lambda mapping=mapping: mapping.get(meddler)
+        yield lambda mapping=mapping: mapping.pop(meddler, None)
+        yield lambda mapping=mapping: mapping.setdefault(meddler, ["a new list"])
+        yield lambda mapping=mapping: mapping.__setitem__(meddler, "a string of some length")
+        yield lambda mapping=mapping: mapping.__delitem__(meddler)
+        yield lambda mapping=mapping: meddler in mapping
+        yield lambda mapping=mapping: meddler in mapping.values()
+        yield lambda mapping=mapping: (1, meddler) in mapping.items()
+        yield lambda mapping=mapping: mapping == {key: meddler for key in mapping}
+        yield lambda mapping=mapping: mapping.items() == {(key, meddler) for key in mapping}
+        yield lambda mapping=mapping: mapping.update(meddler.pairs())
+        yield lambda mapping=mapping: mapping.update({"k": 1, (1, meddler): 2})
+        yield lambda mapping=mapping: mapping.__ior__(meddler.pairs())
+        yield lambda mapping=mapping: [meddler.meddle() for _ in mapping.items()]
+        yield lambda mapping=mapping: [meddler.meddle() for _ in reversed(mapping)]
+    heap = meddler.heap
+    yield lambda: heap.dict(meddler.pairs())
+    yield lambda: heap.list(meddler)
+    yield lambda: heap.buffer(meddler)
+    buffer = heap.buffer(100)
+    yield lambda: buffer[meddler]
+    yield lambda: buffer.__setitem__(meddler, 5)
+    yield lambda: buffer.__setitem__(5, meddler)
+
+
+def count_operations():
+    class Heap:
+        class Core:
+            def __getitem__(self, key):
+                return self
+
+        root = Core()
+
+        def buffer(self, size):
+            return None
+
+    return sum(1 for _ in operations(Meddler(Heap(), None, 1)))
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_user_code_inside_an_operation(tmp_path, action):
+    """Each operation x each action at its first, second and third call of user code."""
+    heap = None
+    ran = 0
+    for number in range(count_operations()):
+        for at in (1, 2, 3):
+            if heap is None or heap.closed:
+                path = tmp_path / f"h{number}-{at}"
+                heap = dirtyheap.open(path, capacity=64 << 20)
+                fill(heap)
+            else:
+                heap.root.clear()
+                fill(heap)
+            meddler = Meddler(heap, ACTIONS[action], at)
+            operation = list(operations(meddler))[number]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                with contextlib.suppress(*OUTCOMES):
+                    operation()
+            ran += meddler.left <= 0
+            del operation
+            if not heap.closed:
+                report = heap.verify()
+                assert report.problems == 0, (number, at, report)
+                repr(heap.root)
+    assert ran > count_operations() * 0.8
+    if not heap.closed:
+        heap.close()
+
+
+def test_closed_in_the_middle_raises_heap_closed(tmp_path):
+    heap = dirtyheap.open(tmp_path / "h")
+    items = heap.list([[1], [2]])
+
+    class Closer:
+        def __eq__(self, other):
+            heap.close()
+            return False
+
+    with pytest.raises(dirtyheap.HeapClosedError):
+        items.index(Closer())
+
+
+def test_everything_raises_after_close(tmp_path):
+    heap = dirtyheap.open(tmp_path / "h")
+    heap.root["d"] = {"a": 1}
+    heap.root["l"] = [1, 2]
+    d, items, buffer = heap.root["d"], heap.root["l"], heap.buffer(10)
+    iterators = [iter(d), iter(d.items()), reversed(d), iter(items), reversed(items)]
+    views = [d.keys(), d.values(), d.items()]
+    heap.close()
+    uses = [
+        lambda: d["a"], lambda: d.get("a"), lambda: "a" in d, lambda: len(d), lambda: list(d),
+        lambda: d.__setitem__("a", 1), lambda: d.__delitem__("a"), lambda: d.pop("a"),
+        lambda: d.popitem(), lambda: d.clear(), lambda: d.update(a=1), lambda: d.update({}),
+        lambda: d.copy(), lambda: d == {}, lambda: d | {}, lambda: repr(d), lambda: bool(d),
+        lambda: d.setdefault("a"), lambda: d.keys(), lambda: d.items(), lambda: d.values(),
+        lambda: d[object()], lambda: "a\ud800" in d, lambda: d.__setitem__("b", [1]),
+        lambda: items[0], lambda: items[0:1], lambda: items.append(1), lambda: items.extend([1]),
+        lambda: items.__setitem__(0, 1), lambda: items.__delitem__(0), lambda: items.pop(),
+        lambda: items.insert(0, 1), lambda: items.remove(1), lambda: items.index(1),
+        lambda: items.count(1), lambda: 1 in items, lambda: items.sort(), lambda: items.reverse(),
+        lambda: items.clear(), lambda: items.copy(), lambda: items == [], lambda: items + [1],
+        lambda: items * 2, lambda: items.__imul__(2), lambda: repr(items), lambda: len(items),
+        lambda: items.__setitem__(slice(0, 1), [1]), lambda: items.__delitem__(slice(0, 1)),
+        lambda: len(buffer), lambda: buffer[0], lambda: bytes(buffer), lambda: memoryview(buffer),
+        lambda: buffer.__setitem__(0, 1), lambda: buffer == b"", lambda: repr(buffer),
+        lambda: dirtyheap.to_python(d), lambda: dirtyheap.to_python(buffer),
+        *[lambda view=view: len(view) for view in views],
+        *[lambda view=view: list(view) for view in views],
+        *[lambda iterator=iterator: next(iterator) for iterator in iterators],
+    ]  # fmt: skip
+    for number, use in enumerate(uses):
+        with pytest.raises(dirtyheap.HeapClosedError):
+            use()
+            pytest.fail(f"use {number} did not raise")
+    core = heap._core
+    for use in (core.root, core.new_dict, core.new_list, lambda: core.new_buffer(1),
+                lambda: core.address):  # fmt: skip
+        with pytest.raises(dirtyheap.HeapClosedError):
+            use()
+    assert core.closed
+    core.close()
+
+
+def test_stale_after_rollback(heap):
+    heap.root["old"] = [1]
+    heap.commit()
+    old, new = heap.root["old"], heap.dict({"a": [1]})
+    inner = new["a"]
+    iterator = iter(new)
+    heap.root["new"] = new
+    heap.rollback()
+    for use in (lambda: new["a"], lambda: len(new), lambda: inner.append(1), lambda: next(iterator),
+                lambda: heap.root.__setitem__("x", new), lambda: heap.root.update(x=[inner])):  # fmt: skip
+        with pytest.raises(dirtyheap.StaleObjectError):
+            use()
+    assert old == [1]
+    assert heap.root["old"] is old
+    assert heap.root == {"old": [1]}
+
+
+def test_read_only(heap):
+    heap.root["d"] = {"a": [1]}
+    d, items = heap.root["d"], heap.root["d"]["a"]
+    heap._core.read_only = True
+    assert heap._core.read_only
+    used = heap.stats().allocated_bytes
+    for use in (
+        lambda: d.__setitem__("a", "a string of some length"), lambda: d.__delitem__("a"),
+        lambda: d.pop("a"), lambda: d.pop("absent", None), lambda: d.popitem(), lambda: d.clear(),
+        lambda: d.update(b=1), lambda: d.setdefault("new", 1), lambda: items.append("x" * 20),
+        lambda: items.extend([1]), lambda: items.insert(0, 1), lambda: items.__setitem__(0, [1]),
+        lambda: items.__delitem__(0), lambda: items.__delitem__(slice(0, 0, 2)),
+        lambda: items.pop(), lambda: items.remove(1), lambda: items.sort(),
+        lambda: items.reverse(), lambda: items.clear(), lambda: items.__imul__(2),
+        lambda: items.__setitem__(slice(0, 1), [1]), heap.dict, heap.list, lambda: heap.buffer(5),
+        lambda: heap.dict({"a": 1}), lambda: heap.list([1]),
+    ):  # fmt: skip
+        with pytest.raises(dirtyheap.ReadOnlyError):
+            use()
+    assert heap.stats().allocated_bytes == used
+    assert d == {"a": [1]}
+    assert d.setdefault("a") is items
+    heap._core.read_only = False
+    items.append(2)
+    assert d == {"a": [1, 2]}
+
+
+# --- Python's own collector ---------------------------------------------------------------------------
+
+
+class InCycle:
+    """Garbage in a cycle: its __del__ runs whenever Python's collector happens to."""
+
+    def __init__(self, heap, counter):
+        self.me, self.heap, self.counter = self, heap, counter
+
+    def __del__(self):
+        self.counter.append(1)
+        with contextlib.suppress(dirtyheap.HeapError):
+            root = self.heap.root
+            root["from del"] = ["made in a finalizer, of some length", {"n": len(self.counter)}]
+            root.pop("victim", None)
+            if len(self.counter) % 3 == 0:
+                self.heap.rollback()
+            elif len(self.counter) % 7 == 0:
+                self.heap.collect()
+
+
+def test_finalizers_that_write_and_roll_back(heap):
+    """With the lowest threshold Python's collector starts at nearly every allocation."""
+    source = random.Random(3)
+    counter = []
+    heap.root["victim"] = {}
+    heap.commit()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for step in range(1500):
+            InCycle(heap, counter)
+            with contextlib.suppress(dirtyheap.StaleObjectError, RuntimeError, KeyError):
+                root = heap.root
+                root[f"key {step} of some length"] = {"a": [step, (step, ["x" * 20])], "\ud800": 1}
+                root["\ud800" * 5] = "\udfff surrogates" * 3
+                list(root.items())
+                repr(root)
+                dirtyheap.to_python(root)
+                root["victim"] = heap.list([(i, [i]) for i in range(5)])
+                root["victim"].sort(key=lambda item: -item[0])
+                assert root["victim"][1:3]
+                root.update({f"{step} {i} of some length": [i] for i in range(3)})
+                root.pop(source.choice(list(root)))
+                root.popitem()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.collect()
+    assert len(counter) == 1500
+    assert heap.verify().problems == 0
+
+
+def test_weak_reference_callback_that_meddles(heap):
+    heap.root["d"] = {"a": 1}
+    seen = []
+
+    def callback(_):
+        seen.append(heap.root["d"]["a"])
+        heap.rollback()
+        heap.collect()
+
+    heap.commit()
+    proxy = heap.root["d"]
+    reference = weakref.ref(proxy, callback)
+    del proxy
+    assert seen == [1] and reference() is None
+
+
+# --- threads ----------------------------------------------------------------------------------------
+
+
+def test_threads_write_while_another_commits(tmp_path):
+    errors = []
+    with dirtyheap.open(tmp_path / "h") as heap:
+        for name in "abc":
+            heap.root[name] = {}
+        stop = threading.Event()
+
+        def write(name):
+            try:
+                d, i = heap.root[name], 0
+                while not stop.is_set():
+                    d[i % 500] = {"n": i, "list": [i] * (i % 7), "text": f"text {i} of some length"}
+                    assert d[i % 500]["n"] == i
+                    i += 1
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=write, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        for turn in range(30):
+            heap.commit()
+            if turn % 10 == 5:
+                heap.collect()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not errors
+        heap.commit()
+        state = dirtyheap.to_python(heap.root)
+    with dirtyheap.open(tmp_path / "h") as heap:
+        assert heap.root == state
