@@ -98,7 +98,7 @@ def memory() -> dict[str, int]:
 
 def in_fresh_process(role: str, heap_path: Path) -> dict[str, Any]:
     """Run one of the roles above in a new interpreter and return what it printed."""
-    command = [sys.executable, str(Path(__file__).parent), "--role", role, "--heap", heap_path]
+    command = [sys.executable, str(Path(__file__).parent), "--role", role, "--heap", str(heap_path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -162,8 +162,8 @@ def table(run: Run, heap_path: Path, checked: dict[str, Any]) -> str:
 
 def sum_of_growing_pickles(run: Run, last_bytes: int) -> float:
     """A pickle grows with the index: about in proportion to the files entered."""
-    last_files = run.commits[-1]["files"]
-    return sum(last_bytes * commit["files"] / last_files for commit in run.commits)
+    files: list[int] = [commit["files"] for commit in run.commits]
+    return last_bytes * sum(files) / files[-1]
 
 
 def median_worst(milliseconds: list[float]) -> str:

@@ -47,7 +47,14 @@ def _one_life(
 ) -> bool:
     """Start the job and read its reports until it ends; True when it ended by itself."""
     acknowledged = run.commits[-1]["files"] if run.commits else 0
-    command = [sys.executable, str(Path(__file__).parent), "--role", "job", "--heap", heap_path]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent),
+        "--role",
+        "job",
+        "--heap",
+        str(heap_path),
+    ]
     wchar_bytes = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
