@@ -8,6 +8,8 @@ Files that the index does not name are leftovers of a crash and are removed at o
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +17,23 @@ from pathlib import Path
 from .syncing import sync_directory, sync_file
 
 _DIRECTORY = "base"
+_NAME = re.compile(r"[0-9a-f.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What the index says of one extent: which version of it is the base, and its file's size."""
+    """What the index says of one extent: which version of it is the base, and its file."""
 
     number: int
     version: int
     file_bytes: int
     checksum: int
+    file_name: str
 
-    @property
-    def file_name(self) -> str:
-        """Name inside ``base/``; never used twice."""
-        return f"{self.number:08x}.{self.version:016x}"
+
+def is_file_name(name: object) -> bool:
+    """Whether an index may name a base file so: never a path that leads elsewhere."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None and ".." not in name
 
 
 class BaseFiles:
@@ -47,9 +51,10 @@ class BaseFiles:
     ) -> Extent:
         """Make one file: ``fill(fd)`` writes it and returns (bytes, checksum). Synced, except
         for the directory: see :meth:`sync`. A failure leaves no file behind."""
-        name = Extent(number, version, 0, 0).file_name
+        # The random part: a name is never used twice, whatever became of an earlier attempt.
+        name = f"{number:08x}.{version:016x}.{secrets.token_hex(4)}"
         path = self._directory / name
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             file_bytes, checksum = fill(fd)
             sync_file(fd)
@@ -58,7 +63,7 @@ class BaseFiles:
             raise
         finally:
             os.close(fd)
-        return Extent(number, version, file_bytes, checksum)
+        return Extent(number, version, file_bytes, checksum, name)
 
     def sync(self) -> None:
         """Make the names of the files just written durable."""

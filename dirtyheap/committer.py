@@ -58,6 +58,7 @@ class Committer:
         except BaseException as error:
             self._recover(store, flight, error)
             raise
+        _drop_replaced(store, flight.replaced)
         if _is_fold_due(store):
             self._fold_if_possible(store)
         return _result(store, stats, is_new,
@@ -68,7 +69,6 @@ class Committer:
         """The record is durable: make it the committed image of this process too."""
         self._switch(store, flight.files)
         self._check(lib.dh_commit_done(self._ptr, flight.capture))
-        store.drop_base(flight.replaced)
 
     def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
         """Whatever stopped the commit: put the dirty set back, or say that it is too late."""
@@ -161,7 +161,7 @@ class Committer:
             self.poison = f"a fold was interrupted ({error!r}): close the heap and open it again"
             raise
         self._switch(store, files)
-        store.drop_base(replaced)
+        _drop_replaced(store, replaced)
         return len(files)
 
     def _fold_if_possible(self, store: Store) -> None:
@@ -225,6 +225,15 @@ class _Flight:
         """Nothing became durable: the dirty set goes back, the copies go."""
         self.chunks.clear()
         lib.dh_commit_failed(self._ptr, self.capture)
+
+
+def _drop_replaced(store: Store, replaced: list[Extent]) -> None:
+    """Remove base files that nothing names any more; if that fails the next open does it."""
+    try:
+        store.drop_base(replaced)
+    except OSError as error:
+        warnings.warn(f"an old base file could not be removed: {error}", RuntimeWarning,
+                      stacklevel=4)
 
 
 def _is_fold_due(store: Store) -> bool:

@@ -28,7 +28,7 @@ import lmdb
 import msgpack
 
 from ._ffi import ffi, lib
-from .base_files import BaseFiles, Extent
+from .base_files import BaseFiles, Extent, is_file_name
 from .errors import CommitError, HeapCorruptError, HeapError, HeapPoisonedError
 from .syncing import is_sync_enabled, sync_directory
 from .writer_lock import LOCK_NAME, WriterLock
@@ -181,9 +181,14 @@ class Store:
                     row = [fields[name] for name in ("version", "file_bytes", "checksum")]
                 except KeyError as missing:
                     raise HeapCorruptError(f"extent {number} has no {missing}") from None
-                if len(key) != 4 or not all(type(n) is int and 0 <= n < 1 << 64 for n in row):
+                name = fields.get("file_name")
+                if (
+                    len(key) != 4
+                    or not all(type(n) is int and 0 <= n < 1 << 64 for n in row)
+                    or not is_file_name(name)
+                ):
                     raise HeapCorruptError(f"the row of extent {number} is damaged")
-                extents[number] = Extent(number, *row)
+                extents[number] = Extent(number, *row, name)
         return extents
 
     def _read_last(self) -> tuple[Record | None, bytes]:
@@ -436,6 +441,7 @@ def _check_meta(packed: bytes) -> dict[str, Any]:
 def _pack_extent(extent: Extent) -> bytes:
     return bytes(msgpack.packb({
         "version": extent.version, "file_bytes": extent.file_bytes, "checksum": extent.checksum,
+        "file_name": extent.file_name,
     }))
 
 
