@@ -136,7 +136,8 @@ class Committer:
             fd = store.locate(extent)
             try:
                 self._check(lib.dh_extent_switch(
-                    self._ptr, extent.number, extent.version, fd, extent.file_bytes))
+                    self._ptr, extent.number, extent.version, fd, extent.file_bytes,
+                    extent.checksum))
             finally:
                 os.close(fd)
 

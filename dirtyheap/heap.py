@@ -124,7 +124,8 @@ class Heap:
                 if os.fstat(fd).st_size != extent.file_bytes:
                     raise HeapCorruptError(f"the base file {extent.file_name} has a wrong size")
                 self._check(lib.dh_load_extent(
-                    self._ptr, extent.number, extent.version, fd, extent.file_bytes))
+                    self._ptr, extent.number, extent.version, fd, extent.file_bytes,
+                    extent.checksum))
             finally:
                 os.close(fd)
         for chunk in store.read_deltas():

@@ -112,7 +112,8 @@ void dh_heap_stats_read(const dh_heap *heap, dh_heap_stats *stats_out);
 /* --- loading: extents first, then deltas in commit order, then start -------------------------- */
 
 /* Map base file fd as the committed image of one extent and copy it into the arena. Verifies. */
-int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes);
+int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
+                   uint32_t checksum);
 /* Apply one chunk of a delta. Entries for extents whose version is newer are passed over. */
 int dh_load_delta(dh_heap *heap, const uint8_t *bytes, size_t size);
 /* Take the commit's state (or make a new root when state is NULL), check it, arm the watch. */
@@ -144,7 +145,7 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
                     int fd, uint64_t *file_bytes_out, uint32_t *checksum_out);
 /* Map a file just written as the extent's base; what it covers leaves the overlay. */
 int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
-                     uint64_t file_bytes);
+                     uint64_t file_bytes, uint32_t checksum);
 /* Extents with pages newer than their base, ascending; returns how many, writes at most max. */
 size_t dh_extents_unfolded(const dh_heap *heap, uint32_t *extents_out, size_t max);
 

@@ -78,8 +78,8 @@ static int encode_page(encoder *enc, dh_pgno pgno, const uint8_t *bytes)
     uint8_t *out = enc->payload.bytes + enc->payload.size;
     size_t size = dh_diff_encode(image, bytes, out, DH_DIFF_BYTES_MAX, &words);
     bool is_new = image == dh_zero_page;
-    if (words == 0 && !is_new)
-        return 0; /* written, but with what was there before */
+    if (words == 0)
+        return 0; /* written, but with what was there before; a new page of zeros is its image too */
     dh_delta_entry entry = {pgno, dh_page_checksum(bytes), (uint16_t)size,
                             is_new ? DH_PAGE_FRESH : DH_PAGE_DIFF};
     if (size == DH_DIFF_TOO_LARGE) {

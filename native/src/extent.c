@@ -141,7 +141,8 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
 
 /* Read and check the trailer. The caller frees *trailer_out. */
 static int read_trailer(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
-                        uint64_t file_bytes, uint8_t **trailer_out, uint32_t *pages_out)
+                        uint64_t file_bytes, uint32_t expected, uint8_t **trailer_out,
+                        uint32_t *pages_out)
 {
     uint64_t pages = file_bytes >= TRAILER_HEAD_BYTES + 4
                          ? (file_bytes - TRAILER_HEAD_BYTES - 4) / (DH_PAGE_BYTES + 4)
@@ -166,9 +167,10 @@ static int read_trailer(dh_heap *heap, uint32_t extent_no, uint64_t version, int
     }
     if (n != (ssize_t)size || magic != TRAILER_MAGIC || found_version != version ||
         found_extent != extent_no || found_pages != pages ||
-        checksum != dh_crc32c(0, trailer, size - 4)) {
+        checksum != expected || checksum != dh_crc32c(0, trailer, size - 4)) {
         free(trailer);
-        return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u, version %llu: damaged trailer",
+        return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u, version %llu: damaged, or "
+                        "of another heap",
                         extent_no, (unsigned long long)version);
     }
     *trailer_out = trailer;
@@ -208,11 +210,11 @@ static int map_view(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
 }
 
 int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
-                     uint64_t file_bytes)
+                     uint64_t file_bytes, uint32_t checksum)
 {
     uint8_t *trailer;
     uint32_t pages;
-    int rc = read_trailer(heap, extent_no, version, fd, file_bytes, &trailer, &pages);
+    int rc = read_trailer(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
     if (rc != 0)
         return rc;
     free(trailer);
@@ -260,14 +262,15 @@ static int read_pages(dh_heap *heap, uint32_t extent_no, int fd, uint32_t pages,
     return 0;
 }
 
-int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes)
+int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
+                   uint32_t checksum)
 {
     uint8_t *trailer;
     uint32_t pages;
     int rc;
 
     DH_ASSERT(heap->phase == DH_LOADING);
-    rc = read_trailer(heap, extent_no, version, fd, file_bytes, &trailer, &pages);
+    rc = read_trailer(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
     if (rc != 0)
         return rc;
     rc = read_pages(heap, extent_no, fd, pages, trailer + TRAILER_HEAD_BYTES);

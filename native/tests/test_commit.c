@@ -33,6 +33,7 @@ typedef struct {
 typedef struct {
     uint32_t number;
     uint64_t version, file_bytes;
+    uint32_t checksum;
     int fd;
 } stored_extent;
 
@@ -137,12 +138,11 @@ static void free_all(dh_heap *heap, model *now)
 static void put_extent(dh_heap *heap, const dh_capture *capture, uint32_t number, uint64_t version,
                        stored_extent *extent_out)
 {
-    uint32_t checksum;
     int fd = memfd_create("extent", MFD_CLOEXEC);
     CHECK(fd >= 0);
-    *extent_out = (stored_extent){number, version, 0, fd};
+    *extent_out = (stored_extent){number, version, 0, 0, fd};
     CHECK_EQ(dh_extent_write(heap, capture, number, version, fd, &extent_out->file_bytes,
-                             &checksum),
+                             &extent_out->checksum),
              0);
 }
 
@@ -188,7 +188,7 @@ static void commit(dh_heap *heap, bool succeeds)
     for (size_t i = 0; i < rebased; i++) {
         record_extent(&extents[i]);
         CHECK_EQ(dh_extent_switch(heap, extents[i].number, extents[i].version, extents[i].fd,
-                                  extents[i].file_bytes),
+                                  extents[i].file_bytes, extents[i].checksum),
                  0);
     }
     CHECK_EQ(dh_commit_done(heap, capture), 0);
@@ -204,7 +204,7 @@ static void fold(dh_heap *heap)
         put_extent(heap, NULL, numbers[i], disk.commit_id, &extent);
         record_extent(&extent);
         CHECK_EQ(dh_extent_switch(heap, extent.number, extent.version, extent.fd,
-                                  extent.file_bytes),
+                                  extent.file_bytes, extent.checksum),
                  0);
     }
     for (size_t i = 0; i < disk.chunks_count; i++)
@@ -220,7 +220,7 @@ static dh_heap *reopen(dh_heap *heap)
     for (size_t i = 0; i < disk.extents_count; i++) {
         stored_extent *extent = &disk.extents[i];
         CHECK_EQ(dh_load_extent(heap, extent->number, extent->version, extent->fd,
-                                extent->file_bytes),
+                                extent->file_bytes, extent->checksum),
                  0);
     }
     for (size_t i = 0; i < disk.chunks_count; i++)
