@@ -364,32 +364,31 @@ def test_weak_reference_callback_that_meddles(heap):
 
 def test_threads_write_while_another_commits(tmp_path):
     errors = []
-    with dirtyheap.open(tmp_path / "h") as heap:
-        for name in "abc":
-            heap.root[name] = {}
-        stop = threading.Event()
+    turn = 0
+    with dirtyheap.open(tmp_path / "h", capacity=1 << 30) as heap:
 
         def write(name):
             try:
                 d, i = heap.root[name], 0
-                while not stop.is_set():
+                while i < 2000 or (turn < 10 and i < 200_000):
                     d[i % 500] = {"n": i, "list": [i] * (i % 7), "text": f"text {i} of some length"}
                     assert d[i % 500]["n"] == i
                     i += 1
             except BaseException as error:
                 errors.append(error)
 
+        heap.root.update({name: {} for name in "abc"})
         threads = [threading.Thread(target=write, args=(name,)) for name in "abc"]
         for thread in threads:
             thread.start()
-        for turn in range(30):
+        while any(thread.is_alive() for thread in threads):
             heap.commit()
+            turn += 1
             if turn % 10 == 5:
                 heap.collect()
-        stop.set()
         for thread in threads:
             thread.join()
-        assert not errors
+        assert not errors and turn > 1
         heap.commit()
         state = dirtyheap.to_python(heap.root)
     with dirtyheap.open(tmp_path / "h") as heap:
