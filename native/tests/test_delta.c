@@ -238,7 +238,7 @@ static void fold(dh_heap *heap, uint64_t version)
 
     CHECK(fd >= 0);
     CHECK_EQ(dh_extent_write(heap, NULL, 0, version, fd, &file_bytes, &checksum), 0);
-    CHECK_EQ(dh_extent_switch(heap, 0, version, fd, file_bytes), 0);
+    CHECK_EQ(dh_extent_switch(heap, 0, version, fd, file_bytes, checksum), 0);
     CHECK_EQ(close(fd), 0);
     CHECK_EQ(heap->image.overlay_count, 0);
     CHECK_EQ(heap->image.overlay_bytes, 0);
