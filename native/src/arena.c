@@ -43,8 +43,9 @@ int dh_reserve(uint64_t bytes, void **base_out)
 
 void dh_unreserve(void *base, uint64_t bytes)
 {
+    if (base == NULL) /* never reserved: an open that failed half-way is taken down whole */
+        return;
     int rc = munmap(base, (size_t)reserve_round(bytes));
-
     DH_ASSERT(rc == 0);
 }
 
