@@ -1,7 +1,7 @@
 """Exceptions of dirtyheap, and the one table from codes of the C core to classes.
 
-``dirtyheap._ffi.check`` and the C types both raise through :func:`error_from_code`, so a failure has
-the same class whichever way it came.
+``dirtyheap._ffi.check`` and the C types both raise through :func:`error_from_code`, so a failure
+has the same class whichever way it came.
 """
 
 from __future__ import annotations

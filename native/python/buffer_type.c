@@ -181,7 +181,16 @@ static PyObject *buffer_tobytes(PyObject *self, PyObject *ignored)
     return dhp_buffer_copy((dhp_proxy *)self, 0);
 }
 
+/* CPython 3.12 makes this from the slot (PEP 688); type checkers look for it everywhere. */
+PyDoc_STRVAR(dunder_buffer_doc, "__buffer__($self, flags, /)\n--\n\nReturn a memoryview.");
+static PyObject *buffer_dunder_buffer(PyObject *self, PyObject *flags)
+{
+    (void)flags;
+    return buffer_view(self);
+}
+
 static PyMethodDef buffer_methods[] = {
+    {"__buffer__", buffer_dunder_buffer, METH_O, dunder_buffer_doc},
     {"tobytes", buffer_tobytes, METH_NOARGS, tobytes_doc},
     {"__reduce_ex__", dhp_refuse_pickle, METH_O, NULL},
     {NULL, NULL, 0, NULL},
@@ -203,6 +212,7 @@ static PyType_Slot buffer_slots[] = {
     {Py_tp_repr, buffer_repr},
     {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_richcompare, buffer_richcompare},
+    {Py_tp_iter, PySeqIter_New},
     {Py_mp_length, buffer_length},
     {Py_mp_subscript, buffer_subscript},
     {Py_mp_ass_subscript, buffer_ass_subscript},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import warnings
@@ -226,8 +227,6 @@ def test_index_that_closes_the_heap(tmp_path):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        try:
+        with contextlib.suppress(dirtyheap.HeapClosedError):
             buffer[Index()] = 1
-        except dirtyheap.HeapClosedError:
-            pass
     assert heap.closed

@@ -160,7 +160,7 @@ def test_reverse_and_copy(five):
     assert len(five) == 0
 
 
-# --- slices -----------------------------------------------------------------------------------------
+# --- slices ---------------------------------------------------------------------------------------
 
 BOUNDS = [None, 0, 1, 3, 7, 9, 100, -1, -3, -9, -100]
 STEPS = [None, 1, 2, 3, -1, -2, -5, 100, -100]
@@ -234,7 +234,7 @@ def test_slice_errors(five):
     assert five == [10, 20, 30, 40, 50]
 
 
-# --- operators -----------------------------------------------------------------------------------
+# --- operators ------------------------------------------------------------------------------------
 
 
 def test_plus_and_times_give_plain_lists(heap, five):
@@ -280,7 +280,11 @@ def test_comparisons(heap):
                 try:
                     expected = compare(a, b)
                 except TypeError:
-                    for mine in ((heap.list(a), b), (a, heap.list(b)), (heap.list(a), heap.list(b))):
+                    for mine in (
+                        (heap.list(a), b),
+                        (a, heap.list(b)),
+                        (heap.list(a), heap.list(b)),
+                    ):
                         with pytest.raises(TypeError):
                             compare(*mine)
                 else:
@@ -295,7 +299,7 @@ def test_equality_of_cycles_is_a_recursion_error(heap):
     one.append(one)
     two.append(two)
     with pytest.raises(RecursionError):
-        one == two  # noqa: B015
+        one == two
 
 
 def test_repr(heap, five):
@@ -340,7 +344,7 @@ def test_weak_references(heap):
     assert reference() is None
 
 
-# --- iteration --------------------------------------------------------------------------------------
+# --- iteration ------------------------------------------------------------------------------------
 
 
 def test_iterating(five):
@@ -369,7 +373,7 @@ def test_growing_and_shrinking_while_iterating(heap):
     assert backwards.__length_hint__() == 0
 
 
-# --- sort -------------------------------------------------------------------------------------------
+# --- sort -----------------------------------------------------------------------------------------
 
 
 def test_sort(heap):

@@ -21,9 +21,16 @@ INTS = sorted({sign * (edge + delta) for edge in EDGES for delta in (-1, 0, 1) f
 FLOATS = [0.0, -0.0, 1.0, -1.5, 0.1, 1e308, -1e-308, 5e-324, 2.0**-255, 2.0**257, 2.0**-256,
           2.0**258, math.inf, -math.inf, math.pi, sys.float_info.max]  # fmt: skip
 TEXTS = ["", "a", "seven b", "eight by", "ü" * 3, "ü" * 4, "日本", "🎉🎉", "\0", "a\0b\0" * 9,
-         "\ud800", "\udfff" * 3, "mixed \udc80 surrogate and ü", "x" * 5000, "\U0010ffff" * 2000]  # fmt: skip
+         "\ud800", "\udfff" * 3, "mixed \udc80 surrogate and ü", "x" * 5000,
+         "\U0010ffff" * 2000]  # fmt: skip
 BYTES = [b"", b"\0", b"1234567", b"12345678", bytes(range(256)), b"x" * 5000, b"\xff" * 100_000]
-TUPLES = [(), (1,), (None, True, "text", b"bytes", 1.5, 2**70), (((), (1, ("deep",))),), (0,) * 5000]
+TUPLES = [
+    (),
+    (1,),
+    (None, True, "text", b"bytes", 1.5, 2**70),
+    (((), (1, ("deep",))),),
+    (0,) * 5000,
+]
 SCALARS = [None, True, False, *INTS, *FLOATS, *TEXTS, *BYTES, *TUPLES]
 
 
@@ -77,7 +84,7 @@ def test_random_floats(heap):
     assert same(to_python(heap.list(numbers)), numbers)
 
 
-# --- copies of plain containers ----------------------------------------------------------------------
+# --- copies of plain containers -------------------------------------------------------------------
 
 
 def test_nested_containers_are_copied_in(heap):
@@ -172,7 +179,7 @@ def test_contents_of_a_new_container(heap):
     assert heap.dict(heap.dict({"a": []}))["a"] == []
 
 
-# --- refusals ----------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 class Color(enum.IntEnum):
@@ -337,7 +344,7 @@ def test_capacity_reached_in_mid_copy(small_heap):
     assert len(small_heap.root["x"]) == 1000
 
 
-# --- overwriting and freeing ---------------------------------------------------------------------------
+# --- overwriting and freeing ----------------------------------------------------------------------
 
 
 def test_overwriting_frees_what_was_there(heap):
