@@ -252,7 +252,7 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
 
 /* One in so many deletions looks whether buckets can be joined; chosen by the hash, so that every
  * part of the index gets its turn. */
-#define DICT_SHRINK_MASK 63u
+#define DICT_SHRINK_MASK 15u
 
 int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
 {

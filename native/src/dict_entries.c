@@ -171,7 +171,7 @@ static bool remap_into_bucket(dh_heap *heap, dh_word *head, entries_remap *remap
     dh_word index, old = head[DICT_INDEX];
     dict_bucket bucket = dict_bucket_at(heap, old);
     unsigned groups = dhi_index_groups_for(dict_live(head) * 2);
-    bool is_worth = dh_is_ref_to(old, DH_T_DIR) || bucket.groups_count > 2 * groups;
+    bool is_worth = dh_is_ref_to(old, DH_T_DIR) || bucket.groups_count > groups;
     if (!is_worth || groups == DICT_BUCKET_GROUPS || dhi_index_new(heap, groups, &index) != 0)
         return false;
     remap->into = dict_bucket_at(heap, index);

@@ -327,30 +327,36 @@ static void index_halve_dir(dh_heap *heap, const index_path *path)
     dh_cell_free(heap, dh_ref_off(old));
 }
 
+/* Join the bucket on the path with its buddy, the other half of the range one level up. */
+static bool index_join(dh_heap *heap, const index_path *path)
+{
+    unsigned range_bits = path_range_bits(path), range = 1u << range_bits;
+    if (path->dir == NULL || range_bits == path->dir_bits)
+        return false;
+    unsigned buddy_first = (path->slot_no & ~(range - 1u)) ^ range;
+    dh_word ref = *path->slot, buddy_ref = path->dir[buddy_first];
+    /* The buddy must be one bucket, not two that were split further. */
+    if (path->dir[buddy_first + range - 1u] != buddy_ref)
+        return false;
+    dict_bucket bucket = dict_bucket_at(heap, ref), buddy = dict_bucket_at(heap, buddy_ref);
+    if (bucket.groups_count != DICT_BUCKET_GROUPS || buddy.groups_count != DICT_BUCKET_GROUPS ||
+        !buckets_can_join(bucket, buddy))
+        return false;
+    bucket_put_all(&bucket, buddy.groups, DICT_BUCKET_GROUPS);
+    for (unsigned i = 0; i < range; i++)
+        dh_store(&path->dir[buddy_first + i], ref);
+    dh_cell_free(heap, dh_ref_off(buddy_ref));
+    return true;
+}
+
 void dhi_index_shrink(dh_heap *heap, dh_word *index, uint32_t hash)
 {
     index_path path;
-    if (!index_path_find(heap, index, hash, &path) || path.dir == NULL)
-        return;
-    unsigned range_bits = path_range_bits(&path);
-    if (range_bits == path.dir_bits)
-        return;
-    unsigned first = path.slot_no & ~((1u << range_bits) - 1u);
-    unsigned buddy_first = first ^ (1u << range_bits);
-    dh_word buddy_ref = path.dir[buddy_first];
-    /* The buddy's range must be as large: its first and last slot are the same bucket. */
-    if (path.dir[buddy_first + (1u << range_bits) - 1u] != buddy_ref)
-        return;
-    dict_bucket bucket = dict_bucket_at(heap, *path.slot), buddy = dict_bucket_at(heap, buddy_ref);
-    if (bucket.groups_count != DICT_BUCKET_GROUPS || buddy.groups_count != DICT_BUCKET_GROUPS ||
-        !buckets_can_join(bucket, buddy))
-        return;
-    dh_word ref = *path.slot;
-    bucket_put_all(&bucket, buddy.groups, DICT_BUCKET_GROUPS);
-    for (unsigned i = 0; i < 1u << range_bits; i++)
-        dh_store(&path.dir[buddy_first + i], ref);
-    dh_cell_free(heap, dh_ref_off(buddy_ref));
-    index_halve_dir(heap, &path);
+    for (unsigned joins = 0; joins < DICT_DIR_BITS_MAX; joins++) {
+        if (!index_path_find(heap, index, hash, &path) || !index_join(heap, &path))
+            return;
+        index_halve_dir(heap, &path);
+    }
 }
 
 /* --- whole indexes ---------------------------------------------------------------------------- */

@@ -45,7 +45,7 @@ int dh_value_clone(dh_heap *heap, dh_word w, dh_word *word_out) DH_MUST_USE;
 typedef struct {
     uint64_t hash;       /* SipHash-1-3 of the canonical form, key per heap                     */
     dh_word word;        /* != 0: a stored key that is this word is equal (int, short, None)    */
-    uint8_t tag;         /* 'i' int in 63 bits, 'I' larger, 'f' float, 's' str, 'b' bytes,
+    uint8_t tag;         /* 'i' int in 64 bits, 'I' larger, 'f' float, 's' str, 'b' bytes,
                             'n' None, 't' tuple                                                 */
     int64_t number;      /* for 'i'                                                             */
     const uint8_t *data; /* canonical bytes for the other tags; borrowed from the caller        */
@@ -60,7 +60,7 @@ void dh_key_from_bytes(const dh_heap *heap, const uint8_t *data, size_t size, dh
  * beyond 63 bits needs big scratch: give DH_KEY_SCRATCH_BYTES. */
 #define DH_KEY_SCRATCH_BYTES 160u
 void dh_key_from_float(const dh_heap *heap, double d, uint8_t *scratch, dh_key *key_out);
-/* data: sign byte (0 or 1) then the minimal little-endian magnitude; must exceed 63 bits. */
+/* data: sign byte (0 or 1) then the minimal little-endian magnitude; what fits 64 bits becomes 'i'. */
 void dh_key_from_bigint(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
 /* data: canonical bytes of a tuple: concatenation of elements made by dh_key_encode. */
 void dh_key_from_tuple(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);

@@ -286,35 +286,113 @@ static void test_popping(dh_heap *heap, uint64_t length, bool from_end)
 
 /* --- keys, versions, reservations ------------------------------------------------------------- */
 
-static void test_version_changes_with_size_only(dh_heap *heap)
+static int compare_versions(const void *a, const void *b)
 {
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* The version changes with the size and only then, and in a few thousand operations no version
+ * comes twice, whatever is cleared, packed or popped meanwhile. */
+static void test_versions(dh_heap *heap, uint64_t keys_count)
+{
+    enum { OPERATIONS = 8000 };
     model m;
-    uint64_t version, last, first;
-    model_open(&m, heap, 9000);
-    CHECK_EQ(dh_dict_version(heap, m.dict, &last), 0);
-    for (uint64_t i = 0; i < 40000; i++) {
-        uint64_t k = check_random_below(9000);
+    uint64_t *versions = malloc((OPERATIONS + 1) * sizeof *versions), count = 0;
+    CHECK(versions != NULL);
+    model_open(&m, heap, keys_count);
+    CHECK_EQ(dh_dict_version(heap, m.dict, &versions[count++]), 0);
+    for (uint64_t i = 0; i < OPERATIONS; i++) {
+        uint64_t k = check_random_below(keys_count), version;
         bool changes = m.order[k] == 0;
-        if (!changes && check_random_below(2) == 0) {
+        if (i % 1000 == 999 && m.length > 0) {
+            CHECK_EQ(dh_dict_clear(heap, m.dict), 0);
+            memset(m.order, 0, keys_count * sizeof *m.order);
+            m.length = 0;
+            changes = true;
+        } else if (!changes && check_random_below(2) == 0) {
             model_delete(&m, k);
             changes = true;
         } else {
             CHECK_EQ(model_set(&m, k), 0);
         }
         CHECK_EQ(dh_dict_version(heap, m.dict, &version), 0);
-        CHECK((version != last) == changes);
-        last = version;
+        CHECK((version != versions[count - 1]) == changes);
+        if (changes)
+            versions[count++] = version;
     }
-    /* Cleared and filled as before is not as before. */
-    CHECK_EQ(dh_dict_clear(heap, m.dict), 0);
-    memset(m.order, 0, m.keys_count * sizeof *m.order);
-    m.length = 0;
-    CHECK_EQ(model_set(&m, 0), 0);
-    CHECK_EQ(dh_dict_version(heap, m.dict, &first), 0);
-    model_delete(&m, 0);
-    CHECK_EQ(model_set(&m, 0), 0);
-    CHECK_EQ(dh_dict_version(heap, m.dict, &version), 0);
-    CHECK(first != version);
+    qsort(versions, count, sizeof *versions, compare_versions);
+    for (uint64_t i = 1; i < count; i++)
+        CHECK(versions[i] != versions[i - 1]);
+    free(versions);
+    model_close(&m);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* What is left of a large dict after deleting at random is a small one. */
+static void test_memory_follows_the_length(dh_heap *heap)
+{
+    model m;
+    model_open(&m, heap, 200000);
+    uint64_t before = containers_allocated(heap);
+    for (uint64_t k = 0; k < m.keys_count; k++)
+        CHECK_EQ(model_set(&m, k), 0);
+    while (m.length > 3000)
+        model_delete(&m, check_random_below(m.keys_count));
+    CHECK(containers_allocated(heap) - before < 900000);
+    CHECK_EQ(dh_dict_check(heap, m.dict), 0);
+    model_check_order(&m, false);
+    while (m.length > 600)
+        for (uint64_t k = 0; k < m.keys_count && m.length > 600; k++)
+            if (m.order[k] != 0 && check_random_below(2))
+                model_delete(&m, k);
+    CHECK_EQ(form_of(&m), DICT_SMALL);
+    CHECK(containers_allocated(heap) - before < 100000);
+    model_check(&m);
+    for (uint64_t k = 0; k < m.keys_count && m.length > 20; k++)
+        if (m.order[k] != 0)
+            model_delete(&m, k);
+    CHECK(containers_allocated(heap) - before < 12000);
+    model_check(&m);
+    model_close(&m);
+}
+
+/* A hundred entries, replaced for ever, need the room of a few hundred. */
+static void test_replacement_stays_small(dh_heap *heap)
+{
+    model m;
+    model_open(&m, heap, 5000);
+    uint64_t before = containers_allocated(heap);
+    for (uint64_t i = 0; i < 60000; i++) {
+        CHECK_EQ(model_set(&m, check_random_below(m.keys_count)), 0);
+        while (m.length > 100)
+            model_delete(&m, check_random_below(m.keys_count));
+        CHECK(containers_allocated(heap) - before < 100 * 48 + 16000);
+    }
+    model_check(&m);
+    model_close(&m);
+}
+
+/* Dense and sparse chunks take turns: compaction must not carry entries past a dense one. */
+static void test_compaction_keeps_the_order(dh_heap *heap)
+{
+    model m;
+    model_open(&m, heap, 160000);
+    for (uint64_t k = 0; k < 120000; k++)
+        CHECK_EQ(model_set(&m, k), 0);
+    for (unsigned pass = 0; pass < 6; pass++) {
+        for (uint64_t k = 0; k < 120000; k++)
+            if ((k >> DICT_CHUNK_BITS) % 3 != 0 && check_random_below(100) < 60)
+                model_delete(&m, k);
+        CHECK_EQ(dh_dict_check(heap, m.dict), 0);
+        model_check_order(&m, pass % 2 != 0);
+        for (uint64_t i = 0; i < 3000; i++) {
+            model_delete(&m, 120000 + check_random_below(40000));
+            CHECK_EQ(model_set(&m, 120000 + check_random_below(40000)), 0);
+        }
+    }
+    model_check(&m);
     model_close(&m);
 }
 
@@ -473,6 +551,46 @@ static void test_biased_hashes(dh_heap *heap, uint64_t mask, uint64_t count)
     free(is_there);
 }
 
+/* Few distinct hashes in a small dict, which never hashes anew: joins and splits of crowded blocks.
+ * The hashes' low half is 0, so every deletion tries to join. */
+static void test_biased_churn(dh_heap *heap, uint64_t mask, int64_t keys_count)
+{
+    dh_word dict;
+    dh_key key;
+    uint64_t *hashes = calloc((size_t)keys_count, sizeof *hashes), live = 0;
+    CHECK(hashes != NULL);
+    CHECK_EQ(dh_dict_new(heap, &dict), 0);
+    containers_root(heap, dict);
+    CHECK_EQ(dh_dict_reserve(heap, dict, 9), 0);
+    for (unsigned i = 0; i < 60000 / SCALE; i++) {
+        int64_t k = (int64_t)check_random_below((uint64_t)keys_count);
+        bool is_growing = i / 4000 % 2 == 0;
+        if (hashes[k] == 0 && (is_growing || live < 40)) {
+            uint64_t hash = (check_random() | (uint64_t)1 << 63) & mask;
+            int rc = set_with_hash(heap, dict, k, hash);
+            CHECK(rc == 0 || rc == DH_E_LIMIT);
+            hashes[k] = rc == 0 ? hash : 0;
+            live += rc == 0;
+        } else if (hashes[k] != 0 && live > 30 && !is_growing) {
+            dh_key_from_int(heap, k, &key);
+            key.hash = hashes[k];
+            CHECK_EQ(dh_dict_delete(heap, dict, &key, NULL), 0);
+            hashes[k] = 0;
+            live--;
+        } else if (hashes[k] != 0) {
+            check_with_hash(heap, dict, k, hashes[k]);
+        }
+        if (i % 512 == 0)
+            CHECK_EQ(dhi_dict_check(heap, dict, false), 0);
+    }
+    for (int64_t k = 0; k < keys_count; k++)
+        if (hashes[k] != 0)
+            check_with_hash(heap, dict, k, hashes[k]);
+    
+    CHECK_EQ(dh_dict_clear(heap, dict), 0);
+    free(hashes);
+}
+
 /* --- full arenas ------------------------------------------------------------------------------ */
 
 /* Refuse the n-th allocation and all after it, for every n: what was there stays there. */
@@ -571,6 +689,45 @@ static void damage_head(dh_heap *heap, dh_word dict)
         head[at] = dh_ref(types[check_random_below(5)], check_random_below(bytes) & ~(uint64_t)15);
 }
 
+/* Words of the inner structure: head, BIG, its rows, the top of the index. */
+static size_t inner_words(dh_heap *heap, dh_word dict, dh_word **words, size_t room)
+{
+    size_t count = 0;
+    unsigned bits;
+    dh_word *head = dh_deref(heap, dict, DH_T_DICT, DH_HEAD_BYTES);
+    for (unsigned i = 0; i < 4; i++)
+        words[count++] = head + i;
+    dh_word *big = dict_form(head) == DICT_BIG ? dict_big_at(heap, head) : NULL;
+    for (unsigned i = 0; big != NULL && i < BIG_WORDS; i++)
+        words[count++] = big + i;
+    for (uint64_t link = 1; big != NULL && link <= big_rows_count(big); link++)
+        for (unsigned i = 0; i < ROW_WORDS && count < room; i++)
+            words[count++] = big_row(heap, big, link) + i;
+    dh_word *slots = dict_dir_at(heap, head[DICT_INDEX], &bits);
+    for (unsigned i = 0; slots != NULL && i < 1u << bits && count < room; i++)
+        words[count++] = slots + i;
+    return count;
+}
+
+/* Refs of the right type to wrong places, above all to the last page; counts that are too large. */
+static void damage_inner(dh_heap *heap, dh_word dict)
+{
+    dh_word *words[600];
+    size_t count = inner_words(heap, dict, words, 600);
+    uint64_t pages = heap->arena.hwm_pages;
+    for (unsigned i = 0; i < 1 + check_random_below(3); i++) {
+        dh_word *at = words[check_random_below(count)];
+        uint64_t page = check_random_below(2) ? pages - 1 : check_random_below(pages);
+        uint64_t off = page * DH_PAGE_BYTES + check_random_below(256) * 16;
+        if (dh_is_ref(*at) && check_random_below(4) != 0)
+            *at = dh_ref(dh_ref_type(*at), off);
+        else if (check_random_below(2) == 0)
+            *at ^= (uint64_t)1 << check_random_below(64);
+        else
+            *at = *words[check_random_below(count)];
+    }
+}
+
 static void use_damaged(dh_heap *heap, dh_word dict, uint64_t keys_count)
 {
     containers_key key;
@@ -607,14 +764,47 @@ static void test_damage(uint64_t length, unsigned rounds)
             CHECK_EQ(model_set(&m, k), 0);
         for (uint64_t i = 0; i < length / 4; i++)
             model_delete(&m, check_random_below(length));
-        if (round % 3 == 0)
+        if (round % 4 == 0)
             damage_head(heap, m.dict);
+        else if (round % 4 != 1)
+            damage_inner(heap, m.dict);
         else
             damage_words(heap, 1u << check_random_below(length > 100 ? 13 : 8));
-        if (round % 2 == 0)
+        if (check_random_below(2) == 0)
             containers_fence(heap);
         use_damaged(heap, m.dict, length);
         containers_unfence();
+        free(m.order);
+        free(m.value);
+        dh_heap_close(heap);
+    }
+}
+
+/* A directory that leads to itself, rows that follow one another in a ring. */
+static void test_rings(uint64_t length)
+{
+    for (unsigned what = 0; what < 6; what++) {
+        model m;
+        unsigned bits;
+        dh_heap *heap = containers_heap(16u << 20);
+        model_open(&m, heap, length);
+        for (uint64_t k = 0; k < length; k++)
+            CHECK_EQ(model_set(&m, k), 0);
+        dh_word *head = dh_deref(heap, m.dict, DH_T_DICT, DH_HEAD_BYTES);
+        dh_word *slots = dict_dir_at(heap, head[DICT_INDEX], &bits);
+        dh_word *big = dict_form(head) == DICT_BIG ? dict_big_at(heap, head) : NULL;
+        CHECK(slots != NULL);
+        if (big == NULL || what < 2) {
+            for (unsigned i = 0; i < 1u << bits; i += 1 + (what & 1u))
+                slots[i] = head[DICT_INDEX];
+        } else {
+            dh_word *row = big_row(heap, big, 2);
+            row[ROW_LINKS] = dh_int((int64_t)((what & 1u) << BIG_LINK_BITS | (what / 2u)));
+            if (what / 2 == 2)
+                big_set(big, BIG_FREE, 2);
+        }
+        (void)!dh_dict_check(heap, m.dict);
+        use_damaged(heap, m.dict, length);
         free(m.order);
         free(m.value);
         dh_heap_close(heap);
@@ -644,7 +834,11 @@ int main(int argc, char **argv)
         test_popping(heap, 4000, from_end != 0);
         test_popping(heap, 30000, from_end != 0);
     }
-    test_version_changes_with_size_only(heap);
+    for (uint64_t keys_count = 5; keys_count < 10000; keys_count *= 6)
+        test_versions(heap, keys_count);
+    test_memory_follows_the_length(heap);
+    test_replacement_stays_small(heap);
+    test_compaction_keeps_the_order(heap);
     test_reserve_is_exact(heap);
     test_missing_key_needs_no_word(heap);
     test_values_are_dropped(heap);
@@ -653,11 +847,16 @@ int main(int argc, char **argv)
     test_biased_hashes(heap, 0x00000fff00000000u, 6000);
     test_biased_hashes(heap, 0x0fffffff00000000u, 40000);
     test_biased_hashes(heap, 0x003fffff00000000u, 40000);
+    test_biased_churn(heap, 0xfff0000700000000u, 3000);
+    test_biased_churn(heap, 0xe00000ff00000000u, 2000);
+    test_biased_churn(heap, 0xffffff3f00000000u, 4000);
     static const uint64_t lengths[] = {0, 1, 2, 4, 7, 8, 9, 12, 16, 40, 425, 700, 4095, 4096, 8192};
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
         test_no_memory(heap, lengths[i]);
     dh_heap_close(heap);
     test_full_arena();
+    test_rings(2000);
+    test_rings(20000);
     test_damage(7, 600 / SCALE);
     test_damage(300, 400 / SCALE);
     test_damage(4000, 160 / SCALE);

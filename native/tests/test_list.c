@@ -312,6 +312,48 @@ static void test_damage(uint64_t length, unsigned rounds)
     }
 }
 
+/* A node that leads to itself and a length to match: nothing walks it to the end. */
+static void test_ring(uint64_t length)
+{
+    model m;
+    dh_heap *heap = containers_heap(16u << 20);
+    model_open(&m, heap);
+    CHECK_EQ(model_splice(&m, 0, 0, length), 0);
+    dh_word word, *head = dh_deref(heap, m.list, DH_T_LIST, DH_HEAD_BYTES);
+    dh_word *vec = head + 1, *node = dh_deref(heap, vec[DH_VEC_ROOT], DH_T_NODE, DH_PAGE_BYTES);
+    CHECK(node != NULL);
+    for (unsigned i = 0; i < DH_PAGE_WORDS; i++)
+        node[i] = i % 2 == 0 ? vec[DH_VEC_ROOT] : node[1];
+    vec[DH_VEC_DEPTH] = dh_int(DH_VEC_DEPTH_MAX);
+    vec[DH_VEC_LENGTH] = dh_int((int64_t)1 << 50);
+    CHECK_EQ(dh_list_get(heap, m.list, 0, &word), DH_E_CORRUPT);
+    CHECK_EQ(dh_list_reverse(heap, m.list), DH_E_CORRUPT);
+    CHECK_EQ(dh_list_clear(heap, m.list), DH_E_CORRUPT);
+    vec[DH_VEC_LENGTH] = dh_int(100);
+    (void)!dh_list_reverse(heap, m.list);
+    (void)!dh_list_splice(heap, m.list, 0, 60, NULL, 0);
+    (void)!dh_list_clear(heap, m.list);
+    free(m.numbers);
+    dh_heap_close(heap);
+}
+
+/* Taken from the front until a few are left, a long list is a short one. */
+static void test_front_gives_back(dh_heap *heap)
+{
+    model m;
+    model_open(&m, heap);
+    uint64_t before = containers_allocated(heap);
+    for (uint64_t i = 0; i < 20000; i++) {
+        m.numbers[m.length++] = (int64_t)i * 3 + 1;
+        CHECK_EQ(dh_list_append(heap, m.list, dh_int((int64_t)i * 3 + 1)), 0);
+    }
+    while (m.length > 50)
+        CHECK_EQ(model_splice(&m, 0, 1, 0), 0);
+    CHECK(containers_allocated(heap) - before < 2048);
+    model_check(&m);
+    model_close(&m);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv);
@@ -323,6 +365,7 @@ int main(int argc, char **argv)
     test_splices(heap, 40000, 800 / SCALE);
     test_splices(heap, 270000, 120 / SCALE);
     test_set_and_append(heap);
+    test_front_gives_back(heap);
     test_ends_touch_few_pages(heap);
     test_queue(heap, 3, 10000);
     test_queue(heap, 600, 10000);
@@ -336,6 +379,7 @@ int main(int argc, char **argv)
     test_no_memory(heap, 5000, 10, 0, 4000);
     test_no_memory(heap, 5000, 10, 4000, 3);
     dh_heap_close(heap);
+    test_ring(3000);
     test_damage(20, 400 / SCALE);
     test_damage(3000, 300 / SCALE);
     return 0;
