@@ -19,8 +19,10 @@ TYPES_NEEDS := mypy==2.4.1 numpy
 
 C_FILES = $(shell find native benchmarks tests -name '*.[ch]' ! -path 'native/build/*')
 
-# The working directory must not shadow the installed package, whose compiled part it lacks.
-SAFE := PYTHONSAFEPATH=1
+# Run from tests/: in the root the package's sources would shadow the installed package, which alone
+# has the compiled part, in every `python -m` and `python -c`.
+IN_TESTS := cd tests && $(abspath $(PY))
+PYTEST := $(IN_TESTS) -m pytest -c ../pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -41,10 +43,10 @@ test-native: ## tests of the C core: plain, then ASan + UBSan
 	$(MAKE) -C native -j$$(nproc) test
 
 test-python: $(VENV)/installed-test ## pytest without the soak tests
-	$(SAFE) $(PY) -m pytest -m "not soak" $(ARGS) tests
+	$(PYTEST) -m "not soak" $(ARGS) .
 
 soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's worth of overwriting
-	$(SAFE) $(PY) -m pytest -m soak $(ARGS) tests
+	$(PYTEST) -m soak $(ARGS) .
 
 bench: $(VENV)/installed-bench ## all benchmarks, about 15 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
@@ -63,11 +65,11 @@ format: $(VENV)/installed-lint ## let ruff and clang-format rewrite the sources
 
 types: $(VENV)/installed-types ## mypy, the stub against the compiled module, the typing sample
 	$(VENV)/bin/mypy dirtyheap
-	$(SAFE) $(PY) -m mypy.stubtest dirtyheap._native
+	$(IN_TESTS) -m mypy.stubtest dirtyheap._native
 	$(VENV)/bin/mypy --strict tests/typing
 
 docs: $(VENV)/installed-test ## run the examples in README, docs/ and docstrings
-	$(SAFE) $(PY) -m pytest tests/test_docs.py $(ARGS)
+	$(PYTEST) $(ARGS) test_docs.py
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
