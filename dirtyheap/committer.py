@@ -56,6 +56,11 @@ class Committer:
             flight.is_settling = True
             self._settle(store, flight)
         except BaseException as error:
+            # Before any call: an interrupt may come at each, also while this is put in order.
+            self.poison = (
+                "a commit failed and its cleaning up was interrupted: close the heap and open it "
+                "again; it is at the last commit or at the one that failed"
+            )
             self._recover(store, flight, error)
             raise
         _drop_replaced(store, flight.replaced)
@@ -71,7 +76,8 @@ class Committer:
         self._check(lib.dh_commit_done(self._ptr, flight.capture))
 
     def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
-        """Whatever stopped the commit: put the dirty set back, or say that it is too late."""
+        """Whatever stopped the commit: put the dirty set back, or say that it is too late. The
+        heap is poisoned until one of both is done."""
         if flight.is_settling:
             self.poison = (
                 f"commit {store.last.id if store.last else 0} is durable, but this process was "
@@ -79,6 +85,7 @@ class Committer:
             )
             return
         if flight.capture == ffi.NULL:
+            self.poison = ""
             return
         try:
             durable = flight.record is not None and store.is_durable(flight.record)
@@ -89,10 +96,11 @@ class Committer:
         if durable:  # an interrupt came between the transaction's end and its return
             assert flight.record is not None
             flight.replaced = store.adopt(flight.record, flight.chunks, flight.files)
-            flight.is_settling = True
             self._settle(store, flight)
+            self.poison = ""
             return
         flight.put_back()
+        self.poison = ""
         store.drop_base(flight.files)
 
     # --- base files --------------------------------------------------------------------------

@@ -7,14 +7,15 @@ One lock serves every verb; containers need none, the GIL is theirs. Nothing her
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from . import _native
 from ._ffi import check, ffi, lib
@@ -80,6 +81,38 @@ def _tracker_id(name: str) -> int:
         return int(_TRACKERS[name])
     except KeyError:
         raise ValueError(f"tracker {name!r}: must be one of {', '.join(_TRACKERS)}") from None
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_Method = Callable[Concatenate["Heap", _Arguments], _Result]
+
+
+def _exclusive(
+    verb: str,
+) -> Callable[[_Method[_Arguments, _Result]], _Method[_Arguments, _Result]]:
+    """Hold the heap's lock for one verb; refuse re-entry from a callback of this thread.
+
+    Not a context manager: CPython delivers interrupts where a function written in Python begins,
+    so that the end of one could be left out, and the heap be busy for ever.
+    """
+
+    def decorate(method: _Method[_Arguments, _Result]) -> _Method[_Arguments, _Result]:
+        @functools.wraps(method)
+        def guarded(
+            self: Heap, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
+        ) -> _Result:
+            with self._lock:
+                self._refuse_if_busy(verb)
+                try:
+                    self._verb = verb
+                    return method(self, *args, **kwargs)
+                finally:
+                    self._verb = ""
+
+        return guarded
+
+    return decorate
 
 
 class Heap:
@@ -207,20 +240,12 @@ class Heap:
             raise HeapClosedError("the heap is closed")
         return self._store
 
-    @contextlib.contextmanager
-    def _exclusive(self, verb: str) -> Iterator[Store]:
-        """Hold the heap's lock for one verb; refuse re-entry from a callback of this thread."""
-        with self._lock:
-            if self._verb:
-                raise HeapError(f"{verb} called from inside {self._verb}")
-            store = self._open_store()
-            if self._committer.poison:
-                raise HeapPoisonedError(self._committer.poison)
-            self._verb = verb
-            try:
-                yield store
-            finally:
-                self._verb = ""
+    def _refuse_if_busy(self, verb: str) -> None:
+        if self._verb:
+            raise HeapError(f"{verb} called from inside {self._verb}")
+        self._open_store()
+        if self._committer.poison:
+            raise HeapPoisonedError(self._committer.poison)
 
     def _refuse_in_transaction(self, verb: str) -> None:
         if self._savepoints:
@@ -269,32 +294,35 @@ class Heap:
         began_ns = time.perf_counter_ns()
         if not isinstance(note, str):
             raise TypeError(f"note must be a str, not {type(note).__name__}")
-        with self._exclusive("commit()") as store:
-            self._refuse_in_transaction("commit()")
-            return self._committer.commit(store, note, began_ns)
+        return self._commit(note, began_ns)
+
+    @_exclusive("commit()")
+    def _commit(self, note: str, began_ns: int) -> Commit:
+        self._refuse_in_transaction("commit()")
+        return self._committer.commit(self._open_store(), note, began_ns)
 
     # --- fold ---------------------------------------------------------------------------------------
 
+    @_exclusive("fold()")
     def fold(self) -> int:
         """Merge all deltas into base files; returns how many extents were rewritten.
 
         Changes nothing that a user sees; makes the next open faster and gives disk space back to
         the store. Runs by itself when deltas outweigh half of the base.
         """
-        with self._exclusive("fold()") as store:
-            return self._committer.fold(store)
+        return self._committer.fold(self._open_store())
 
     # --- going back -----------------------------------------------------------------------------------
 
+    @_exclusive("rollback()")
     def rollback(self) -> int:
         """Go back to the last commit; returns the pages restored. Cost follows the pages written.
 
         Containers that the commit holds stay valid objects with their old contents; those made
         since raise StaleObjectError.
         """
-        with self._exclusive("rollback()"):
-            self._refuse_in_transaction("rollback()")
-            return self._show(ffi.NULL)
+        self._refuse_in_transaction("rollback()")
+        return self._show(ffi.NULL)
 
     def _show(self, savepoint: Any) -> int:
         pages, stop_ns = ffi.new("uint64_t *"), ffi.new("uint64_t *")
@@ -326,28 +354,41 @@ class Heap:
         began_ns = time.perf_counter_ns()
         with self._lock:
             savepoint_out = ffi.new("dh_capture **")
-            with self._exclusive("transaction()"):
-                self._check(lib.dh_savepoint_take(self._ptr, savepoint_out))
-                savepoint = savepoint_out[0]
-                self._savepoints.append(savepoint)
+            depth = len(self._savepoints)
             try:
+                self._take_savepoint(savepoint_out)
                 yield self
             except BaseException:
-                self._end_savepoint(savepoint, show=True)
+                self._end_savepoint(savepoint_out[0], show=True)
                 raise
-            self._end_savepoint(savepoint, show=False)
-            if not self._savepoints:
-                with self._exclusive("transaction()") as store:
-                    self._committer.commit(store, "", began_ns)
+            else:
+                self._end_savepoint(savepoint_out[0], show=False)
+            finally:
+                # Also when an interrupt came into the calls above; this cannot be interrupted.
+                del self._savepoints[depth:]
+            if depth == 0:
+                self._commit_transaction(began_ns)
+
+    @_exclusive("transaction()")
+    def _take_savepoint(self, savepoint_out: Any) -> None:
+        self._check(lib.dh_savepoint_take(self._ptr, savepoint_out))
+        self._savepoints.append(savepoint_out[0])
+
+    @_exclusive("transaction()")
+    def _show_savepoint(self, savepoint: Any) -> None:
+        self._show(savepoint)
+
+    @_exclusive("transaction()")
+    def _commit_transaction(self, began_ns: int) -> None:
+        self._committer.commit(self._open_store(), "", began_ns)
 
     def _end_savepoint(self, savepoint: Any, *, show: bool) -> None:
         if savepoint not in self._savepoints:
-            return  # the heap was closed inside the block
+            return  # it was never taken, or the heap was closed inside the block
         self._savepoints.remove(savepoint)
         try:
             if show:
-                with self._exclusive("transaction()"):
-                    self._show(savepoint)
+                self._show_savepoint(savepoint)
         finally:
             lib.dh_savepoint_drop(self._ptr, savepoint)
 
@@ -361,59 +402,61 @@ class Heap:
 
     # --- looking ----------------------------------------------------------------------------------------
 
+    @_exclusive("pending()")
     def pending(self) -> Pending:
         """What a commit would store now. Changes nothing; costs what the commit's stop costs."""
-        with self._exclusive("pending()"):
-            pages, changed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-            self._check(lib.dh_pending(self._ptr, pages, changed))
-            return Pending(pages=pages[0], bytes=changed[0])
+        pages, changed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        self._check(lib.dh_pending(self._ptr, pages, changed))
+        return Pending(pages=pages[0], bytes=changed[0])
 
+    @_exclusive("collect()")
     def collect(self) -> CollectStats:
         """Free what neither the root nor a live Python reference reaches.
 
         Stops the application for a trace of everything live. Frees space in memory at once and in
         the store with the next commit; changes no live value and dirties no page.
         """
-        with self._exclusive("collect()"):
-            stats = ffi.new("dh_collect_stats *")
-            self._check(lib.dh_collect(self._ptr, stats))
-            return CollectStats(
-                live_cells=stats.live_cells_count, freed_cells=stats.freed_cells_count,
-                freed_bytes=stats.freed_bytes, freed_pages=stats.freed_pages_count,
-                released_pages=stats.released_pages_count, roots=stats.roots_count,
-                pause_ns=stats.stop_ns,
-            )
+        stats = ffi.new("dh_collect_stats *")
+        self._check(lib.dh_collect(self._ptr, stats))
+        return CollectStats(
+            live_cells=stats.live_cells_count, freed_cells=stats.freed_cells_count,
+            freed_bytes=stats.freed_bytes, freed_pages=stats.freed_pages_count,
+            released_pages=stats.released_pages_count, roots=stats.roots_count,
+            pause_ns=stats.stop_ns,
+        )
 
+    @_exclusive("verify()")
     def verify(self) -> VerifyReport:
         """Walk everything reachable and check it against the rules of its structure."""
-        with self._exclusive("verify()"):
-            cells, problems = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-            self._check(lib.dh_check(self._ptr, cells, problems))
-            text = ffi.string(lib.dh_heap_error_text(self._ptr)).decode("utf-8", "replace")
-            return VerifyReport(cells[0], problems[0], text if problems[0] else "")
+        cells, problems = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        self._check(lib.dh_check(self._ptr, cells, problems))
+        text = ffi.string(lib.dh_heap_error_text(self._ptr)).decode("utf-8", "replace")
+        return VerifyReport(cells[0], problems[0], text if problems[0] else "")
 
+    @_exclusive("mark_dirty()")
     def mark_dirty(self, buffer: Any) -> None:
         """Say that memory of this heap was written in a way the kernel cannot see: by io_uring
         into registered buffers, RDMA, a GPU. ``buffer``: a Buffer, or a view or array over one."""
-        with self._exclusive("mark_dirty()"), memoryview(buffer) as view:
+        with memoryview(buffer) as view:
             address = int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
             self._check(lib.dh_mark_dirty(self._ptr, address, view.nbytes))
 
+    @_exclusive("stats()")
     def stats(self) -> HeapStats:
         """Figures about the open heap; cheap."""
-        with self._exclusive("stats()") as store:
-            stats = ffi.new("dh_heap_stats *")
-            lib.dh_heap_stats_read(self._ptr, stats)
-            names = {number: name for name, number in _TRACKERS.items()}
-            reason = ffi.string(lib.dh_heap_tracker_reason(self._ptr)).decode("utf-8", "replace")
-            return HeapStats(
-                tracker=names.get(stats.tracker, "script"), tracker_reason=reason,
-                capacity_bytes=stats.capacity_pages * PAGE_BYTES,
-                arena_bytes=stats.hwm_pages * PAGE_BYTES,
-                free_bytes=stats.free_pages_count * PAGE_BYTES,
-                allocated_bytes=stats.allocated_bytes, handles=stats.handles_count,
-                exported_views=stats.exports_count,
-                overlay_pages=stats.overlay_pages_count, overlay_bytes=stats.overlay_bytes,
-                base_bytes=stats.base_pages_count * PAGE_BYTES,
-                delta_bytes=store.delta_bytes, commit=store.last.id if store.last else 0,
-            )
+        store = self._open_store()
+        stats = ffi.new("dh_heap_stats *")
+        lib.dh_heap_stats_read(self._ptr, stats)
+        names = {number: name for name, number in _TRACKERS.items()}
+        reason = ffi.string(lib.dh_heap_tracker_reason(self._ptr)).decode("utf-8", "replace")
+        return HeapStats(
+            tracker=names.get(stats.tracker, "script"), tracker_reason=reason,
+            capacity_bytes=stats.capacity_pages * PAGE_BYTES,
+            arena_bytes=stats.hwm_pages * PAGE_BYTES,
+            free_bytes=stats.free_pages_count * PAGE_BYTES,
+            allocated_bytes=stats.allocated_bytes, handles=stats.handles_count,
+            exported_views=stats.exports_count,
+            overlay_pages=stats.overlay_pages_count, overlay_bytes=stats.overlay_bytes,
+            base_bytes=stats.base_pages_count * PAGE_BYTES,
+            delta_bytes=store.delta_bytes, commit=store.last.id if store.last else 0,
+        )
