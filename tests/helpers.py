@@ -22,7 +22,7 @@ from dirtyheap._ffi import lib
 TRACKERS = ("auto", "compare")
 
 
-# --- kernel features --------------------------------------------------------------------------------
+# --- kernel features -----------------------------------------------------------------------------
 
 
 def skip_kernel_test(reason: str) -> None:
@@ -46,7 +46,7 @@ def require_root(what: str) -> None:
         skip_kernel_test(f"{what} needs root")
 
 
-# --- randomness -------------------------------------------------------------------------------------
+# --- randomness ----------------------------------------------------------------------------------
 
 
 def seeded(label: str = "") -> random.Random:
@@ -56,7 +56,7 @@ def seeded(label: str = "") -> random.Random:
     return random.Random(seed)
 
 
-# --- the heap's contents ----------------------------------------------------------------------------
+# --- the heap's contents -------------------------------------------------------------------------
 
 
 def plain(heap: dh.Heap) -> dict[Any, Any]:
@@ -99,7 +99,7 @@ def change(heap: dh.Heap, rng: random.Random) -> None:
         buffer[rng.randrange(len(buffer))] = rng.randrange(256)
 
 
-# --- fault points -----------------------------------------------------------------------------------
+# --- fault points --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -117,7 +117,7 @@ def hits(name: str) -> int:
     return int(lib.dh_fault_hits(name.encode()))
 
 
-# --- children ---------------------------------------------------------------------------------------
+# --- children ------------------------------------------------------------------------------------
 
 
 class ChildError(AssertionError):
@@ -167,7 +167,11 @@ def run_python(
     environment["PYTHONPATH"] = str(Path(__file__).parent)
     return subprocess.run(
         [sys.executable, "-P", "-c", script, *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout_s, env=environment, **options,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment,
+        **options,
     )
 
 

@@ -32,7 +32,7 @@ import dirtyheap as dh
 CAPACITY = 64 << 20
 BUFFER_BYTES_MAX = 40_000
 
-# --- values -----------------------------------------------------------------------------------------
+# --- values --------------------------------------------------------------------------------------
 
 integers = st.one_of(
     st.integers(-1000, 1000),
@@ -51,9 +51,7 @@ floats = st.one_of(
 leaves = st.one_of(st.none(), st.booleans(), integers, floats, texts, blobs)
 scalars = st.one_of(leaves, st.tuples(leaves, leaves), st.tuples(texts, st.tuples(integers)))
 # NaN is left out: two NaN keys are two in Python unless they are one object, and one in a heap.
-key_leaves = st.one_of(
-    st.none(), st.booleans(), integers, texts, blobs, st.floats(allow_nan=False)
-)
+key_leaves = st.one_of(st.none(), st.booleans(), integers, texts, blobs, st.floats(allow_nan=False))
 keys = st.one_of(st.integers(0, 20), key_leaves, st.tuples(key_leaves, key_leaves))
 plain_values = st.recursive(
     scalars,
@@ -183,7 +181,7 @@ class HeapMachine(RuleBasedStateMachine):
     def dict_fill(self, pick: int, start: int, count: int, other: Any) -> None:
         """Enough entries that tables grow and split."""
         proxy, node = self.pick(pick, dict)
-        more = {i: other for i in range(start, start + count)}
+        more = dict.fromkeys(range(start, start + count), other)
         proxy.update(more)
         node.content.update(more)
 
@@ -231,8 +229,12 @@ class HeapMachine(RuleBasedStateMachine):
             chosen[0].append(linked)
             chosen[1].content.append(linked_node)
 
-    @rule(pick=picks, start=st.integers(-40, 40), stop=st.integers(-40, 400),
-          value=st.lists(scalars, max_size=5))
+    @rule(
+        pick=picks,
+        start=st.integers(-40, 40),
+        stop=st.integers(-40, 400),
+        value=st.lists(scalars, max_size=5),
+    )
     def list_slice(self, pick: int, start: int, stop: int, value: list[Any]) -> None:
         chosen = self.pick(pick, list)
         if chosen:
@@ -272,8 +274,11 @@ class HeapMachine(RuleBasedStateMachine):
 
     # --- handles --------------------------------------------------------------------------------
 
-    @rule(wanted=st.sampled_from(["dict", "list", "buffer"]), value=plain_values,
-          size=st.integers(0, BUFFER_BYTES_MAX))
+    @rule(
+        wanted=st.sampled_from(["dict", "list", "buffer"]),
+        value=plain_values,
+        size=st.integers(0, BUFFER_BYTES_MAX),
+    )
     def make(self, wanted: str, value: Any, size: int) -> None:
         """A container that nothing but Python holds yet."""
         if wanted == "dict":

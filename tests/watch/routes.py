@@ -129,6 +129,7 @@ def by_proc_mem(buffer: dh.Buffer, at: int, data: bytes) -> None:
 
 
 ROUTES: dict[str, Route] = {
-    name.removeprefix("by_"): route for name, route in list(globals().items())
+    name.removeprefix("by_"): route
+    for name, route in list(globals().items())
     if name.startswith("by_")
 }

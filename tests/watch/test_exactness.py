@@ -163,7 +163,7 @@ def scanned_pages(heap: dh.Heap) -> int:
     return int(stats.scanned_pages_count)
 
 
-# --- stores through buffers -------------------------------------------------------------------------
+# --- stores through buffers ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
@@ -259,7 +259,7 @@ def test_stores_of_a_failed_commit_are_in_the_next_one(tmp_path: Path, tracker: 
         ledger.commit_and_check()
 
 
-# --- reads ------------------------------------------------------------------------------------------
+# --- reads ---------------------------------------------------------------------------------------
 
 
 def read_by_every_route(ledger: Ledger) -> None:
@@ -321,7 +321,7 @@ def test_a_collection_and_a_fold_write_no_page(tmp_path: Path) -> None:
         assert scanned_pages(heap) <= heap.stats().free_bytes // PAGE_BYTES
 
 
-# --- negative controls ------------------------------------------------------------------------------
+# --- negative controls ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
