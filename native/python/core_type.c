@@ -5,6 +5,8 @@
  */
 #include "state.h"
 
+#include <stdlib.h>
+
 /* --- stopping the world ------------------------------------------------------------------------ */
 
 /* A stop inside a stop is by the same thread, for it holds the GIL: only the outermost counts. */
@@ -43,12 +45,13 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     self->heap = NULL;
     self->state = state;
+    self->int_hashes = calloc(DHP_SMALL_INTS, sizeof *self->int_hashes);
     self->is_read_only = 0;
     self->exports_count = 0;
     self->stops_depth = 0;
     self->weakrefs = NULL;
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
-    int rc = dh_heap_open(&options, &self->heap);
+    int rc = self->int_hashes != NULL ? dh_heap_open(&options, &self->heap) : ENOMEM;
     if (rc != 0) {
         dhp_raise_open(state, rc);
         Py_DECREF(self);
@@ -56,6 +59,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     dh_world world = {world_stop, world_resume, self};
     dh_heap_set_world(self->heap, &world);
+    dh_key_from_int(self->heap, 0, &self->int_key);
     return (PyObject *)self;
 }
 
@@ -75,6 +79,7 @@ static void core_dealloc(PyObject *obj)
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     core_close(self);
+    free(self->int_hashes);
     PyObject_Free(obj);
     Py_DECREF(type);
 }

@@ -120,8 +120,9 @@ int dhp_dict_store(dhp_proxy *self, PyObject *key_obj, PyObject *value_obj)
     if (DH_UNLIKELY(ready != DHP_KEY_READY))
         return ready < 0 ? -1 : refuse_key(key_obj);
     int rc = -1;
-    if (DH_LIKELY(dhp_word_for_store(self) != 0 &&
-                  dhp_word_from(self->core, value_obj, &value) == 0))
+    /* What needs no cell is stored in one go; before a cell is made the dict must be writable. */
+    if (DH_LIKELY(dhp_word_from_int(value_obj, &value)) ||
+        (dhp_word_for_store(self) != 0 && dhp_word_from(self->core, value_obj, &value) == 0))
         rc = dict_set_word(self, &key, key_obj, value);
     dhp_key_finish(&key);
     return rc;

@@ -191,10 +191,8 @@ static int key_from_supported(dhp_core *core, PyObject *obj, dhp_key *out)
     return rc;
 }
 
-int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)
+int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, dhp_key *out)
 {
-    out->text = NULL;
-    out->buffer = NULL;
     PyErr_Clear(); /* the fast path's complaint about surrogates */
     int was_enabled = dhp_gc_pause();
     int rc = key_from_supported(core, obj, out);
@@ -206,7 +204,7 @@ int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)
 
 int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out)
 {
-    int rc = dhp_key_init_plain(core, obj, out);
+    int rc = dhp_key_init_plain_slow(core, obj, out);
     if (rc == DHP_KEY_NONE && PyObject_Hash(obj) == -1)
         rc = -1;
     return rc;

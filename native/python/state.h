@@ -37,11 +37,15 @@ typedef struct {
     PyObject *mapping_abc; /* collections.abc.Mapping                             */
 } dhp_state;
 
+#define DHP_SMALL_INTS 1024
+
 /* Owner of one heap. */
 typedef struct {
     PyObject_HEAD
     dh_heap *heap; /* NULL: closed                                              */
     dhp_state *state;
+    uint64_t *int_hashes; /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
+    dh_key int_key;       /* key of the int 0, the form of all others             */
     char is_read_only;
     Py_ssize_t exports_count; /* views of buffers still alive, also after close   */
     PyGILState_STATE gil;     /* of the stop under way                            */
@@ -126,33 +130,61 @@ typedef struct {
 } dhp_key;
 
 enum { DHP_KEY_READY = 0, DHP_KEY_NONE = 1 }; /* NONE: hashable, but no heap can hold it */
-/* DHP_KEY_READY, DHP_KEY_NONE, or -1 with an exception. READY: heap is open, no finish needed when
- * it is not READY. Python code may have run. */
-/* The same without asking an unsupported object for its hash: runs no Python code. */
-int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out);
 int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out);
+int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, dhp_key *out);
 void dhp_key_finish_slow(dhp_key *k);
 
-static inline int dhp_key_init(dhp_core *core, PyObject *obj, dhp_key *out)
+/* Half of the time of a hot lookup with a small int is its hash: those are kept. */
+static inline void dhp_key_from_int(dhp_core *core, int64_t v, dh_key *key_out)
+{
+    if (DH_LIKELY((uint64_t)v < DHP_SMALL_INTS && core->int_hashes[v] != 0)) {
+        *key_out = core->int_key;
+        key_out->hash = core->int_hashes[v];
+        key_out->word = dh_int(v);
+        key_out->number = v;
+        return;
+    }
+    dh_key_from_int(core->heap, v, key_out);
+    if ((uint64_t)v < DHP_SMALL_INTS)
+        core->int_hashes[v] = key_out->hash;
+}
+
+/* The usual keys. True: done. */
+static inline bool dhp_key_init_fast(dhp_core *core, PyObject *obj, dhp_key *out)
 {
     out->text = NULL;
     out->buffer = NULL;
     if (PyUnicode_CheckExact(obj)) {
         Py_ssize_t size;
         const char *utf8 = PyUnicode_AsUTF8AndSize(obj, &size);
-        if (DH_LIKELY(utf8 != NULL && core->heap != NULL)) {
-            dh_key_from_str(core->heap, (const uint8_t *)utf8, (size_t)size, &out->key);
-            return DHP_KEY_READY;
-        }
-    } else if (PyLong_CheckExact(obj) && DH_LIKELY(core->heap != NULL)) {
+        if (DH_UNLIKELY(utf8 == NULL || core->heap == NULL))
+            return false;
+        dh_key_from_str(core->heap, (const uint8_t *)utf8, (size_t)size, &out->key);
+        return true;
+    }
+    if (PyLong_CheckExact(obj)) {
         int overflow;
         long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
-        if (DH_LIKELY(overflow == 0 && dh_int_fits(v))) {
-            dh_key_from_int(core->heap, v, &out->key);
-            return DHP_KEY_READY;
-        }
+        if (DH_UNLIKELY(overflow != 0 || !dh_int_fits(v) || core->heap == NULL))
+            return false;
+        dhp_key_from_int(core, v, &out->key);
+        return true;
     }
-    return dhp_key_init_slow(core, obj, out);
+    return false;
+}
+/* DHP_KEY_READY, DHP_KEY_NONE, or -1 with an exception. READY: the heap is open; otherwise no finish
+ * is needed. Python code may have run. */
+static inline int dhp_key_init(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
+                                                         : dhp_key_init_slow(core, obj, out);
+}
+/* The same without asking an unsupported object for its hash: runs no Python code. */
+static inline int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    return DH_LIKELY(dhp_key_init_fast(core, obj, out))
+               ? DHP_KEY_READY
+               : dhp_key_init_plain_slow(core, obj, out);
 }
 static inline void dhp_key_finish(dhp_key *k)
 {
@@ -171,16 +203,19 @@ int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, 
 int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out);
 /* Convert any value. Containers are copied in whole, or not at all. */
 int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out);
+static inline bool dhp_word_from_int(PyObject *obj, dh_word *word_out)
+{
+    int overflow;
+    if (!PyLong_CheckExact(obj))
+        return false;
+    long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
+    *word_out = dh_int(v);
+    return overflow == 0 && dh_int_fits(v);
+}
 static inline int dhp_word_from(dhp_core *core, PyObject *obj, dh_word *word_out)
 {
-    if (PyLong_CheckExact(obj)) {
-        int overflow;
-        long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
-        if (DH_LIKELY(overflow == 0 && dh_int_fits(v))) {
-            *word_out = dh_int(v);
-            return 0;
-        }
-    }
+    if (dhp_word_from_int(obj, word_out))
+        return 0;
     int done = dhp_word_scalar(core, obj, word_out);
     if (DH_LIKELY(done != 0))
         return done > 0 ? 0 : -1;
