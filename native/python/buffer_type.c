@@ -93,10 +93,7 @@ static Py_ssize_t buffer_length(PyObject *obj)
 }
 
 /* Everything else is what a memoryview of it does. */
-static PyObject *buffer_view(PyObject *obj)
-{
-    return PyMemoryView_FromObject(obj);
-}
+static PyObject *buffer_view(PyObject *obj) { return PyMemoryView_FromObject(obj); }
 
 static PyObject *buffer_item(PyObject *obj, Py_ssize_t index)
 {
@@ -197,10 +194,11 @@ static PyMethodDef buffer_methods[] = {
 };
 
 PyDoc_STRVAR(buffer_doc,
-"Mutable bytes that live in a heap, on pages of their own.\n\n"
-"Made with heap.buffer(). memoryview, numpy.frombuffer, readinto and C code write straight into\n"
-"the heap's memory; the next commit has what they wrote. Its size never changes.\n\n"
-">>> numbers = numpy.frombuffer(heap.root['data'], dtype='<f8')");
+             "Mutable bytes that live in a heap, on pages of their own.\n\n"
+             "Made with heap.buffer(). memoryview, numpy.frombuffer, readinto and C code write "
+             "straight into\n"
+             "the heap's memory; the next commit has what they wrote. Its size never changes.\n\n"
+             ">>> numbers = numpy.frombuffer(heap.root['data'], dtype='<f8')");
 
 static PyType_Slot buffer_slots[] = {
     {Py_tp_doc, (void *)buffer_doc},

@@ -125,8 +125,10 @@ static void raise_refusal(conversion *c)
     PyObject *place = place_text(c->path);
     PyObject *type = place ? type_text(Py_TYPE(c->culprit)) : NULL;
     if (type != NULL && c->fail == FAIL_FOREIGN)
-        PyErr_Format(PyExc_ValueError, "%U is a %U of another heap: copy it first, with "
-                     "dirtyheap.to_python()", place, type);
+        PyErr_Format(PyExc_ValueError,
+                     "%U is a %U of another heap: copy it first, with "
+                     "dirtyheap.to_python()",
+                     place, type);
     else if (type != NULL && c->fail == FAIL_KEY)
         PyErr_Format(PyExc_TypeError, "%U has a key of type '%U', which a heap cannot hold: %s",
                      place, type, advice_for(c->culprit));

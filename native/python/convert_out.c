@@ -266,8 +266,7 @@ static int plain_fill_list(plain_copy *c, dh_word word, PyObject *copy)
 static PyObject *plain_dict(plain_copy *c, dh_word word)
 {
     PyObject *copy = PyDict_New();
-    if (copy != NULL &&
-        (plain_remember(c, word, copy) < 0 || plain_fill_dict(c, word, copy) < 0))
+    if (copy != NULL && (plain_remember(c, word, copy) < 0 || plain_fill_dict(c, word, copy) < 0))
         Py_CLEAR(copy);
     return copy;
 }
@@ -281,8 +280,7 @@ static PyObject *plain_list(plain_copy *c, dh_word word)
         return NULL;
     }
     PyObject *copy = PyList_New((Py_ssize_t)length);
-    if (copy != NULL &&
-        (plain_remember(c, word, copy) < 0 || plain_fill_list(c, word, copy) < 0))
+    if (copy != NULL && (plain_remember(c, word, copy) < 0 || plain_fill_list(c, word, copy) < 0))
         Py_CLEAR(copy);
     return copy;
 }

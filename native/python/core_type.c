@@ -84,10 +84,13 @@ static void core_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
-"Stop tracking and give the memory back. What was not committed is lost.\n\n"
-"Containers raise HeapClosedError from now on. Memory with exported views stays mapped, and is\n"
-"saved nowhere, until the last view goes. Closing twice does nothing. O(mapped memory).");
+PyDoc_STRVAR(
+    close_doc,
+    "close($self, /)\n--\n\n"
+    "Stop tracking and give the memory back. What was not committed is lost.\n\n"
+    "Containers raise HeapClosedError from now on. Memory with exported views stays mapped, and "
+    "is\n"
+    "saved nowhere, until the last view goes. Closing twice does nothing. O(mapped memory).");
 static PyObject *core_close_method(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -127,9 +130,10 @@ static PyObject *copy_whole(dhp_core *core, PyObject *initial)
 }
 
 PyDoc_STRVAR(new_dict_doc, "new_dict($self, initial=None, /)\n--\n\n"
-"Make a Dict that nothing in the heap refers to yet.\n\n"
-"initial: a mapping or an iterable of pairs. Until it is stored somewhere below the root, only\n"
-"Python's reference keeps it. O(len(initial)).");
+                           "Make a Dict that nothing in the heap refers to yet.\n\n"
+                           "initial: a mapping or an iterable of pairs. Until it is stored "
+                           "somewhere below the root, only\n"
+                           "Python's reference keeps it. O(len(initial)).");
 static PyObject *core_new_dict(PyObject *obj, PyObject *args)
 {
     dhp_core *self = (dhp_core *)obj;
@@ -145,9 +149,10 @@ static PyObject *core_new_dict(PyObject *obj, PyObject *args)
 }
 
 PyDoc_STRVAR(new_list_doc, "new_list($self, initial=None, /)\n--\n\n"
-"Make a List that nothing in the heap refers to yet.\n\n"
-"initial: an iterable. Until it is stored somewhere below the root, only Python's reference keeps\n"
-"it. O(len(initial)).");
+                           "Make a List that nothing in the heap refers to yet.\n\n"
+                           "initial: an iterable. Until it is stored somewhere below the root, "
+                           "only Python's reference keeps\n"
+                           "it. O(len(initial)).");
 static PyObject *core_new_list(PyObject *obj, PyObject *args)
 {
     dhp_core *self = (dhp_core *)obj;
@@ -183,10 +188,12 @@ static PyObject *buffer_of_size(dhp_core *self, Py_ssize_t size, const void *con
     return dhp_proxy_get(self, word);
 }
 
-PyDoc_STRVAR(new_buffer_doc, "new_buffer($self, initial, /)\n--\n\n"
-"Make a Buffer of that many zero bytes, or with the content of a bytes-like object.\n\n"
-"Its size never changes. It begins on a page of its own. O(size).\n\n"
-"Raises ValueError for a negative size, HeapFullError beyond the capacity.");
+PyDoc_STRVAR(
+    new_buffer_doc,
+    "new_buffer($self, initial, /)\n--\n\n"
+    "Make a Buffer of that many zero bytes, or with the content of a bytes-like object.\n\n"
+    "Its size never changes. It begins on a page of its own. O(size).\n\n"
+    "Raises ValueError for a negative size, HeapFullError beyond the capacity.");
 static PyObject *core_new_buffer(PyObject *obj, PyObject *initial)
 {
     dhp_core *self = (dhp_core *)obj;
@@ -208,8 +215,9 @@ static PyObject *core_new_buffer(PyObject *obj, PyObject *initial)
     return buffer_of_size(self, size, NULL);
 }
 
-PyDoc_STRVAR(root_doc, "root($self, /)\n--\n\n"
-"Return the Dict at the top of the graph; the same object while one is alive.");
+PyDoc_STRVAR(root_doc,
+             "root($self, /)\n--\n\n"
+             "Return the Dict at the top of the graph; the same object while one is alive.");
 static PyObject *core_root(PyObject *obj, PyObject *ignored)
 {
     dhp_core *self = (dhp_core *)obj;
@@ -289,10 +297,13 @@ static PyMemberDef core_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(core_doc, "Core(capacity_bytes, tracker, key0, key1)\n--\n\n"
-"One heap of the C core: its arena, its watch and its containers.\n\n"
-"capacity_bytes: address space to reserve. tracker: a DH_TRACKER_* code. key0, key1: the heap's\n"
-"secret hash key, 64 bits each. The heap is not loaded yet: dh_load_finish starts it.");
+PyDoc_STRVAR(
+    core_doc,
+    "Core(capacity_bytes, tracker, key0, key1)\n--\n\n"
+    "One heap of the C core: its arena, its watch and its containers.\n\n"
+    "capacity_bytes: address space to reserve. tracker: a DH_TRACKER_* code. key0, key1: the "
+    "heap's\n"
+    "secret hash key, 64 bits each. The heap is not loaded yet: dh_load_finish starts it.");
 
 static PyType_Slot core_slots[] = {
     {Py_tp_doc, (void *)core_doc},

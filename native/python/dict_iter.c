@@ -7,8 +7,7 @@
 #include "state.h"
 
 typedef struct {
-    PyObject_HEAD
-    dhp_proxy *dict; /* owned; NULL: exhausted */
+    PyObject_HEAD dhp_proxy *dict; /* owned; NULL: exhausted */
     dh_dict_pos position;
     uint64_t version;
     uint64_t left_count; /* for __length_hint__ */
@@ -117,12 +116,9 @@ static PyMethodDef iter_methods[] = {
 };
 
 static PyType_Slot iter_slots[] = {
-    {Py_tp_new, dhp_proxy_refuse_new},
-    {Py_tp_dealloc, iter_dealloc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, iter_next},
-    {Py_tp_methods, iter_methods},
-    {0, NULL},
+    {Py_tp_new, dhp_proxy_refuse_new}, {Py_tp_dealloc, iter_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},   {Py_tp_iternext, iter_next},
+    {Py_tp_methods, iter_methods},     {0, NULL},
 };
 
 PyType_Spec dhp_dict_iter_spec = {"dirtyheap._native.DictIterator", sizeof(dict_iter), 0,

@@ -106,8 +106,10 @@ static int refuse_key(PyObject *key)
 {
     PyObject *name = PyType_GetQualName(Py_TYPE(key));
     if (name != NULL)
-        PyErr_Format(PyExc_TypeError, "a heap cannot hold a key of type '%U': use None, bool, int, "
-                     "float, str, bytes, or a tuple of these", name);
+        PyErr_Format(PyExc_TypeError,
+                     "a heap cannot hold a key of type '%U': use None, bool, int, "
+                     "float, str, bytes, or a tuple of these",
+                     name);
     Py_XDECREF(name);
     return -1;
 }
@@ -194,8 +196,8 @@ static int check_nargs(const char *name, Py_ssize_t nargs, Py_ssize_t min, Py_ss
 }
 
 PyDoc_STRVAR(get_doc, "get($self, key, default=None, /)\n--\n\n"
-"Return the value of key, or default when there is none. O(1).\n\n"
-">>> heap.root.get('absent', 0)\n0");
+                      "Return the value of key, or default when there is none. O(1).\n\n"
+                      ">>> heap.root.get('absent', 0)\n0");
 static PyObject *dict_get(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     int found;
@@ -206,9 +208,10 @@ static PyObject *dict_get(PyObject *obj, PyObject *const *args, Py_ssize_t nargs
 }
 
 PyDoc_STRVAR(pop_doc, "pop($self, key, default=<unrepresentable>, /)\n--\n\n"
-"Remove key and return its value. O(1).\n\n"
-"Absent: default, or KeyError without one. A container that comes back stays usable while Python\n"
-"holds it.");
+                      "Remove key and return its value. O(1).\n\n"
+                      "Absent: default, or KeyError without one. A container that comes back stays "
+                      "usable while Python\n"
+                      "holds it.");
 static PyObject *dict_pop(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *value = NULL;
@@ -260,8 +263,8 @@ static PyObject *dict_take_last(dhp_proxy *self, dh_word dict)
 }
 
 PyDoc_STRVAR(popitem_doc, "popitem($self, /)\n--\n\n"
-"Remove and return the newest (key, value). O(1).\n\n"
-"Raises KeyError when the dict is empty.");
+                          "Remove and return the newest (key, value). O(1).\n\n"
+                          "Raises KeyError when the dict is empty.");
 static PyObject *dict_popitem(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -301,10 +304,12 @@ static PyObject *dict_add_default(dhp_proxy *self, PyObject *key_obj, PyObject *
     return result;
 }
 
-PyDoc_STRVAR(setdefault_doc, "setdefault($self, key, default=None, /)\n--\n\n"
-"Return the value of key; when there is none, store default first. O(1).\n\n"
-"A plain container given as default is copied in, and the heap's container is returned:\n\n"
-">>> heap.root.setdefault('log', []).append('started')");
+PyDoc_STRVAR(
+    setdefault_doc,
+    "setdefault($self, key, default=None, /)\n--\n\n"
+    "Return the value of key; when there is none, store default first. O(1).\n\n"
+    "A plain container given as default is copied in, and the heap's container is returned:\n\n"
+    ">>> heap.root.setdefault('log', []).append('started')");
 static PyObject *dict_setdefault(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -331,8 +336,10 @@ static PyObject *dict_clear(PyObject *obj, PyObject *ignored)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\n"
-"Return a plain dict with the same entries; containers in it are the heap's own. O(len).");
+PyDoc_STRVAR(
+    copy_doc,
+    "copy($self, /)\n--\n\n"
+    "Return a plain dict with the same entries; containers in it are the heap's own. O(len).");
 static PyObject *dict_copy_method(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -427,7 +434,7 @@ static PyObject *dict_inplace_or(PyObject *self, PyObject *other)
 }
 
 PyDoc_STRVAR(class_getitem_doc, "__class_getitem__($cls, item, /)\n--\n\n"
-"Dict[str, int] in annotations; no effect at run time.");
+                                "Dict[str, int] in annotations; no effect at run time.");
 
 static PyMethodDef dict_methods[] = {
     {"get", (PyCFunction)(void (*)(void))dict_get, METH_FASTCALL, get_doc},
@@ -447,11 +454,13 @@ static PyMethodDef dict_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(dict_doc,
-"A dict that lives in a heap: insertion-ordered, with all methods of dict.\n\n"
-"Made with heap.dict(). Keys: None, bool, int, float, str, bytes and tuples of these. Plain\n"
-"containers stored in it are copied in, the heap's own are linked. copy() and | give plain dicts.\n"
-"Equal to any mapping with equal entries.");
+PyDoc_STRVAR(
+    dict_doc,
+    "A dict that lives in a heap: insertion-ordered, with all methods of dict.\n\n"
+    "Made with heap.dict(). Keys: None, bool, int, float, str, bytes and tuples of these. Plain\n"
+    "containers stored in it are copied in, the heap's own are linked. copy() and | give plain "
+    "dicts.\n"
+    "Equal to any mapping with equal entries.");
 
 static PyType_Slot dict_slots[] = {
     {Py_tp_doc, (void *)dict_doc},

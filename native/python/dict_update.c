@@ -248,17 +248,18 @@ int dhp_dict_update(dhp_proxy *self, PyObject *other, PyObject *kwargs)
         return update_from_plain(self, other);
     if (other == (PyObject *)self)
         return 0;
-    if (Py_TYPE(other) == self->core->state->dict_type &&
-        ((dhp_proxy *)other)->core == self->core)
+    if (Py_TYPE(other) == self->core->state->dict_type && ((dhp_proxy *)other)->core == self->core)
         return update_from_dict(self, (dhp_proxy *)other);
     return update_from_other(self, other, NULL);
 }
 
-const char dhp_dict_update_doc[] = "update($self, other=(), /, **kwargs)\n--\n\n"
-"Store all entries of a mapping or of an iterable of pairs, then the keyword arguments.\n\n"
-"All or nothing: when an entry cannot be stored, or the capacity is reached, the dict stays as it\n"
-"was. A generator is read to its end first. O(entries).\n\n"
-">>> heap.root.update({'a': 1}, b=2)";
+const char dhp_dict_update_doc[] =
+    "update($self, other=(), /, **kwargs)\n--\n\n"
+    "Store all entries of a mapping or of an iterable of pairs, then the keyword arguments.\n\n"
+    "All or nothing: when an entry cannot be stored, or the capacity is reached, the dict stays as "
+    "it\n"
+    "was. A generator is read to its end first. O(entries).\n\n"
+    ">>> heap.root.update({'a': 1}, b=2)";
 PyObject *dhp_dict_update_method(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     PyObject *other = NULL;

@@ -6,8 +6,7 @@
 #include "state.h"
 
 typedef struct {
-    PyObject_HEAD
-    dhp_proxy *dict; /* owned */
+    PyObject_HEAD dhp_proxy *dict; /* owned */
     dhp_dict_part part;
 } dict_view;
 
@@ -95,8 +94,7 @@ static int items_contains(PyObject *obj, PyObject *pair)
     int found;
     if (!PyTuple_Check(pair) || PyTuple_Size(pair) != 2)
         return 0;
-    PyObject *mine =
-        dhp_dict_lookup(((dict_view *)obj)->dict, PyTuple_GetItem(pair, 0), &found);
+    PyObject *mine = dhp_dict_lookup(((dict_view *)obj)->dict, PyTuple_GetItem(pair, 0), &found);
     if (mine == NULL)
         return found ? -1 : 0;
     found = PyObject_RichCompareBool(mine, PyTuple_GetItem(pair, 1), Py_EQ);
@@ -187,8 +185,9 @@ static PyObject *setview_xor(PyObject *left, PyObject *right)
     return combine(left, right, "symmetric_difference_update");
 }
 
-PyDoc_STRVAR(isdisjoint_doc, "isdisjoint($self, other, /)\n--\n\n"
-"True when the view and the iterable have no element in common. O(len(other)).");
+PyDoc_STRVAR(isdisjoint_doc,
+             "isdisjoint($self, other, /)\n--\n\n"
+             "True when the view and the iterable have no element in common. O(len(other)).");
 static PyObject *setview_isdisjoint(PyObject *self, PyObject *other)
 {
     PyObject *item, *iter = PyObject_GetIter(other);
@@ -223,14 +222,18 @@ static PyGetSetDef view_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-#define VIEW_SLOTS(methods)                                                                        \
-    {Py_tp_new, dhp_proxy_refuse_new}, {Py_tp_dealloc, view_dealloc}, {Py_tp_repr, view_repr},     \
-        {Py_tp_iter, view_iter}, {Py_mp_length, view_length}, {Py_tp_methods, methods},            \
-        {Py_tp_getset, view_getset}
-#define SET_SLOTS                                                                                  \
-    {Py_tp_richcompare, setview_richcompare}, {Py_tp_hash, PyObject_HashNotImplemented},           \
-        {Py_nb_or, setview_or}, {Py_nb_and, setview_and}, {Py_nb_subtract, setview_sub},           \
-        {Py_nb_xor, setview_xor}
+#define VIEW_SLOTS(methods)                                                                    \
+    {Py_tp_new, dhp_proxy_refuse_new}, {Py_tp_dealloc, view_dealloc}, {Py_tp_repr, view_repr}, \
+        {Py_tp_iter, view_iter}, {Py_mp_length, view_length}, {Py_tp_methods, methods},        \
+    {                                                                                          \
+        Py_tp_getset, view_getset                                                              \
+    }
+#define SET_SLOTS                                                                        \
+    {Py_tp_richcompare, setview_richcompare}, {Py_tp_hash, PyObject_HashNotImplemented}, \
+        {Py_nb_or, setview_or}, {Py_nb_and, setview_and}, {Py_nb_subtract, setview_sub}, \
+    {                                                                                    \
+        Py_nb_xor, setview_xor                                                           \
+    }
 
 static PyType_Slot keys_slots[] = {
     VIEW_SLOTS(setview_methods), SET_SLOTS, {Py_sq_contains, keys_contains}, {0, NULL}};
@@ -239,8 +242,8 @@ static PyType_Slot items_slots[] = {
 static PyType_Slot values_slots[] = {
     VIEW_SLOTS(values_methods), {Py_sq_contains, values_contains}, {0, NULL}};
 
-PyType_Spec dhp_keys_spec = {"dirtyheap._native.DictKeys", sizeof(dict_view), 0,
-                             Py_TPFLAGS_DEFAULT, keys_slots};
+PyType_Spec dhp_keys_spec = {"dirtyheap._native.DictKeys", sizeof(dict_view), 0, Py_TPFLAGS_DEFAULT,
+                             keys_slots};
 PyType_Spec dhp_values_spec = {"dirtyheap._native.DictValues", sizeof(dict_view), 0,
                                Py_TPFLAGS_DEFAULT, values_slots};
 PyType_Spec dhp_items_spec = {"dirtyheap._native.DictItems", sizeof(dict_view), 0,

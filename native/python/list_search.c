@@ -106,7 +106,7 @@ int dhp_list_contains(PyObject *self, PyObject *value)
 }
 
 const char dhp_list_count_doc[] = "count($self, value, /)\n--\n\n"
-"Return how many items equal value. O(len).";
+                                  "Return how many items equal value. O(len).";
 PyObject *dhp_list_count(PyObject *self, PyObject *value)
 {
     Py_ssize_t count = 0;
@@ -137,8 +137,8 @@ static int bound_of(dhp_proxy *self, PyObject *arg, Py_ssize_t *bound_out)
 }
 
 const char dhp_list_index_doc[] = "index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
-"Return the first index of value in [start, stop). O(len).\n\n"
-"Raises ValueError when it is not there.";
+                                  "Return the first index of value in [start, stop). O(len).\n\n"
+                                  "Raises ValueError when it is not there.";
 PyObject *dhp_list_index(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -159,8 +159,8 @@ PyObject *dhp_list_index(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 }
 
 const char dhp_list_remove_doc[] = "remove($self, value, /)\n--\n\n"
-"Remove the first item that equals value. O(len).\n\n"
-"Raises ValueError when there is none.";
+                                   "Remove the first item that equals value. O(len).\n\n"
+                                   "Raises ValueError when there is none.";
 PyObject *dhp_list_remove(PyObject *obj, PyObject *value)
 {
     dhp_proxy *self = (dhp_proxy *)obj;

@@ -94,8 +94,8 @@ int dhp_list_splice(dhp_proxy *self, Py_ssize_t start, Py_ssize_t removed, dh_wo
     dh_word list = dhp_word_for_store(self);
     if (list == 0) /* Python code ran: the new words are left to the collector */
         return -1;
-    int rc = dh_list_splice(self->core->heap, list, (uint64_t)start, (uint64_t)removed, words,
-                            count);
+    int rc =
+        dh_list_splice(self->core->heap, list, (uint64_t)start, (uint64_t)removed, words, count);
     if (rc == 0)
         return 0;
     dhp_words_drop(self->core, words, count);
@@ -106,8 +106,7 @@ int dhp_list_extend(dhp_proxy *self, PyObject *iterable)
 {
     dh_word *words;
     size_t count;
-    if (dhp_word_for_store(self) == 0 ||
-        dhp_list_words(self->core, iterable, &words, &count) < 0)
+    if (dhp_word_for_store(self) == 0 || dhp_list_words(self->core, iterable, &words, &count) < 0)
         return -1;
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     int rc = length < 0 ? -1 : dhp_list_splice(self, length, 0, words, count);
@@ -199,8 +198,7 @@ static int item_set(dhp_proxy *self, PyObject *item, PyObject *value)
         dhp_word_from(self->core, value, &word) < 0 || index_from_start(self, &index) < 0 ||
         (list = dhp_word_for_store(self)) == 0)
         return -1;
-    int rc = index < 0 ? DH_E_ABSENT
-                       : dh_list_set(self->core->heap, list, (uint64_t)index, word);
+    int rc = index < 0 ? DH_E_ABSENT : dh_list_set(self->core->heap, list, (uint64_t)index, word);
     if (DH_LIKELY(rc == 0))
         return 0;
     dh_value_drop(self->core->heap, word);
@@ -215,8 +213,7 @@ static int item_delete(dhp_proxy *self, PyObject *item)
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     if (length < 0)
         return -1;
-    return index < 0 || index >= length ? out_of_range()
-                                        : dhp_list_splice(self, index, 1, NULL, 0);
+    return index < 0 || index >= length ? out_of_range() : dhp_list_splice(self, index, 1, NULL, 0);
 }
 
 dh_word *dhp_list_slots(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
@@ -282,8 +279,8 @@ static int slice_delete(dhp_proxy *self, Py_ssize_t start, Py_ssize_t step, Py_s
     dh_word list = dhp_word_for_store(self);
     if (list == 0)
         return -1;
-    int rc = delete_strided(self->core->heap, list, (uint64_t)start, (uint64_t)step,
-                            (uint64_t)count);
+    int rc =
+        delete_strided(self->core->heap, list, (uint64_t)start, (uint64_t)step, (uint64_t)count);
     return rc == 0 ? 0 : dhp_raise(self->core, rc);
 }
 
@@ -297,8 +294,8 @@ static int slice_overwrite(dhp_proxy *self, Py_ssize_t start, Py_ssize_t step, d
     if (list == 0)
         return -1;
     for (; rc == 0 && i < count; i++)
-        rc = dh_list_set(self->core->heap, list, (uint64_t)(start + (Py_ssize_t)i * step),
-                         words[i]);
+        rc =
+            dh_list_set(self->core->heap, list, (uint64_t)(start + (Py_ssize_t)i * step), words[i]);
     if (rc == 0)
         return 0;
     dhp_words_drop(self->core, words + i - 1, count - i + 1);

@@ -144,10 +144,12 @@ static int sort_list(dhp_proxy *self, PyObject *key, int is_reversed)
     return rc;
 }
 
-const char dhp_list_sort_doc[] = "sort($self, /, *, key=None, reverse=False)\n--\n\n"
-"Sort in place, stably, as list.sort does. O(len log len); writes only what moves.\n\n"
-"Raises ValueError when the list was changed meanwhile, by key or a comparison; then, and after\n"
-"any other exception, it keeps its order.";
+const char dhp_list_sort_doc[] =
+    "sort($self, /, *, key=None, reverse=False)\n--\n\n"
+    "Sort in place, stably, as list.sort does. O(len log len); writes only what moves.\n\n"
+    "Raises ValueError when the list was changed meanwhile, by key or a comparison; then, and "
+    "after\n"
+    "any other exception, it keeps its order.";
 PyObject *dhp_list_sort(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"key", "reverse", NULL};

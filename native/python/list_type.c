@@ -22,8 +22,7 @@ PyObject *dhp_list_item(PyObject *obj, Py_ssize_t index)
     dh_word item, list = dhp_word(self);
     if (list == 0)
         return NULL;
-    int rc = index < 0 ? DH_E_ABSENT
-                       : dh_list_get(self->core->heap, list, (uint64_t)index, &item);
+    int rc = index < 0 ? DH_E_ABSENT : dh_list_get(self->core->heap, list, (uint64_t)index, &item);
     if (DH_LIKELY(rc == 0))
         return dhp_object_from(self->core, item);
     if (rc == DH_E_ABSENT)
@@ -64,8 +63,8 @@ PyObject *dhp_list_copy(dhp_proxy *self)
 /* --- methods ------------------------------------------------------------------------------------ */
 
 PyDoc_STRVAR(append_doc, "append($self, value, /)\n--\n\n"
-"Add a value at the end. O(1); writes at most three pages.\n\n"
-">>> heap.root['log'].append({'level': 'info'})");
+                         "Add a value at the end. O(1); writes at most three pages.\n\n"
+                         ">>> heap.root['log'].append({'level': 'info'})");
 static PyObject *list_append(PyObject *obj, PyObject *value)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -81,10 +80,12 @@ static PyObject *list_append(PyObject *obj, PyObject *value)
     return NULL;
 }
 
-PyDoc_STRVAR(extend_doc, "extend($self, iterable, /)\n--\n\n"
-"Add all values of an iterable at the end. O(values).\n\n"
-"All or nothing: the iterable is read to its end first, and when one of its values cannot be\n"
-"stored, or the capacity is reached, the list stays as it was.");
+PyDoc_STRVAR(
+    extend_doc,
+    "extend($self, iterable, /)\n--\n\n"
+    "Add all values of an iterable at the end. O(values).\n\n"
+    "All or nothing: the iterable is read to its end first, and when one of its values cannot be\n"
+    "stored, or the capacity is reached, the list stays as it was.");
 static PyObject *list_extend_method(PyObject *self, PyObject *iterable)
 {
     if (dhp_list_extend((dhp_proxy *)self, iterable) < 0)
@@ -93,7 +94,7 @@ static PyObject *list_extend_method(PyObject *self, PyObject *iterable)
 }
 
 PyDoc_STRVAR(insert_doc, "insert($self, index, value, /)\n--\n\n"
-"Put a value before index. O(len - index).");
+                         "Put a value before index. O(len - index).");
 static PyObject *list_insert(PyObject *obj, PyObject *args)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -136,8 +137,8 @@ static PyObject *list_take(dhp_proxy *self, Py_ssize_t index)
 }
 
 PyDoc_STRVAR(pop_doc, "pop($self, index=-1, /)\n--\n\n"
-"Remove and return the value at index. O(len - index).\n\n"
-"Raises IndexError when the list is empty or index is out of range.");
+                      "Remove and return the value at index. O(len - index).\n\n"
+                      "Raises IndexError when the list is empty or index is out of range.");
 static PyObject *list_pop(PyObject *obj, PyObject *args)
 {
     Py_ssize_t index = -1;
@@ -175,8 +176,10 @@ static PyObject *list_clear(PyObject *obj, PyObject *ignored)
     return list != 0 ? list_done(self, dh_list_clear(self->core->heap, list)) : NULL;
 }
 
-PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\n"
-"Return a plain list with the same values; containers in it are the heap's own. O(len).");
+PyDoc_STRVAR(
+    copy_doc,
+    "copy($self, /)\n--\n\n"
+    "Return a plain list with the same values; containers in it are the heap's own. O(len).");
 static PyObject *list_copy_method(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -195,10 +198,7 @@ static PyObject *list_repr(PyObject *self)
     return text;
 }
 
-static PyObject *list_iter_slot(PyObject *self)
-{
-    return dhp_list_iter_new((dhp_proxy *)self, 0);
-}
+static PyObject *list_iter_slot(PyObject *self) { return dhp_list_iter_new((dhp_proxy *)self, 0); }
 
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe values, last first.");
 static PyObject *list_reversed(PyObject *self, PyObject *ignored)
@@ -215,7 +215,7 @@ static PyObject *list_inplace_concat(PyObject *self, PyObject *iterable)
 }
 
 PyDoc_STRVAR(class_getitem_doc, "__class_getitem__($cls, item, /)\n--\n\n"
-"List[int] in annotations; no effect at run time.");
+                                "List[int] in annotations; no effect at run time.");
 
 static PyMethodDef list_methods[] = {
     {"append", list_append, METH_O, append_doc},
@@ -237,9 +237,10 @@ static PyMethodDef list_methods[] = {
 };
 
 PyDoc_STRVAR(list_doc,
-"A list that lives in a heap, with all methods of list.\n\n"
-"Made with heap.list(). Plain containers stored in it are copied in, the heap's own are linked.\n"
-"Slices, copy(), + and * give plain lists. Compares with lists and with other Lists.");
+             "A list that lives in a heap, with all methods of list.\n\n"
+             "Made with heap.list(). Plain containers stored in it are copied in, the heap's own "
+             "are linked.\n"
+             "Slices, copy(), + and * give plain lists. Compares with lists and with other Lists.");
 
 static PyType_Slot list_slots[] = {
     {Py_tp_doc, (void *)list_doc},
@@ -270,8 +271,7 @@ PyType_Spec dhp_list_spec = {"dirtyheap.List", sizeof(dhp_proxy), 0, Py_TPFLAGS_
 /* --- iterator ------------------------------------------------------------------------------------ */
 
 typedef struct {
-    PyObject_HEAD
-    dhp_proxy *list; /* owned; NULL: exhausted */
+    PyObject_HEAD dhp_proxy *list; /* owned; NULL: exhausted */
     Py_ssize_t index;
     int is_reversed;
 } list_iter;
@@ -305,9 +305,8 @@ static PyObject *iter_next(PyObject *obj)
     dh_word item, word;
     if (list == NULL || (word = dhp_word(list)) == 0)
         return NULL;
-    int rc = self->index < 0
-                 ? DH_E_ABSENT
-                 : dh_list_get(list->core->heap, word, (uint64_t)self->index, &item);
+    int rc = self->index < 0 ? DH_E_ABSENT
+                             : dh_list_get(list->core->heap, word, (uint64_t)self->index, &item);
     if (DH_LIKELY(rc == 0)) {
         self->index += self->is_reversed ? -1 : 1;
         return dhp_object_from(list->core, item);
@@ -340,12 +339,9 @@ static PyMethodDef iter_methods[] = {
 };
 
 static PyType_Slot iter_slots[] = {
-    {Py_tp_new, dhp_proxy_refuse_new},
-    {Py_tp_dealloc, iter_dealloc},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, iter_next},
-    {Py_tp_methods, iter_methods},
-    {0, NULL},
+    {Py_tp_new, dhp_proxy_refuse_new}, {Py_tp_dealloc, iter_dealloc},
+    {Py_tp_iter, PyObject_SelfIter},   {Py_tp_iternext, iter_next},
+    {Py_tp_methods, iter_methods},     {0, NULL},
 };
 
 PyType_Spec dhp_list_iter_spec = {"dirtyheap._native.ListIterator", sizeof(list_iter), 0,

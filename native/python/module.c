@@ -13,10 +13,11 @@
 PyMODINIT_FUNC PyInit__native_cffi(void); /* generated */
 
 PyDoc_STRVAR(to_python_doc, "to_python($module, obj, /)\n--\n\n"
-"Return a plain deep copy of a heap value.\n\n"
-"Dict, List and Buffer become dict, list and bytearray; cycles and shared references are kept.\n"
-"Anything else is returned as it is. O(what is reachable).\n\n"
-">>> dirtyheap.to_python(heap.root)");
+                            "Return a plain deep copy of a heap value.\n\n"
+                            "Dict, List and Buffer become dict, list and bytearray; cycles and "
+                            "shared references are kept.\n"
+                            "Anything else is returned as it is. O(what is reachable).\n\n"
+                            ">>> dirtyheap.to_python(heap.root)");
 static PyObject *module_to_python(PyObject *module, PyObject *obj)
 {
     return dhp_to_python(PyModule_GetState(module), obj);
@@ -100,17 +101,17 @@ static int module_exec(PyObject *module)
 
 /* --- definition ------------------------------------------------------------------------------------- */
 
-#define EACH_OF_STATE(state, DO)                                                                   \
-    DO((state)->core_type);                                                                        \
-    DO((state)->dict_type);                                                                        \
-    DO((state)->list_type);                                                                        \
-    DO((state)->buffer_type);                                                                      \
-    DO((state)->dict_iter_type);                                                                   \
-    DO((state)->list_iter_type);                                                                   \
-    DO((state)->keys_type);                                                                        \
-    DO((state)->values_type);                                                                      \
-    DO((state)->items_type);                                                                       \
-    DO((state)->errors);                                                                           \
+#define EACH_OF_STATE(state, DO) \
+    DO((state)->core_type);      \
+    DO((state)->dict_type);      \
+    DO((state)->list_type);      \
+    DO((state)->buffer_type);    \
+    DO((state)->dict_iter_type); \
+    DO((state)->list_iter_type); \
+    DO((state)->keys_type);      \
+    DO((state)->values_type);    \
+    DO((state)->items_type);     \
+    DO((state)->errors);         \
     DO((state)->mapping_abc)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -77,8 +77,10 @@ PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     if (name != NULL) {
         PyObject *verb = PyObject_CallMethod(name, "lower", NULL);
         if (verb != NULL)
-            PyErr_Format(PyExc_TypeError, "cannot create '%U' directly: it lives in a heap, use "
-                         "heap.%U()", name, verb);
+            PyErr_Format(PyExc_TypeError,
+                         "cannot create '%U' directly: it lives in a heap, use "
+                         "heap.%U()",
+                         name, verb);
         Py_XDECREF(verb);
         Py_DECREF(name);
     }
@@ -90,8 +92,10 @@ PyObject *dhp_refuse_pickle(PyObject *self, PyObject *protocol)
     (void)protocol;
     PyObject *name = PyType_GetName(Py_TYPE(self));
     if (name != NULL) {
-        PyErr_Format(PyExc_TypeError, "cannot pickle or copy a heap's '%U': make a plain copy with "
-                     "dirtyheap.to_python()", name);
+        PyErr_Format(PyExc_TypeError,
+                     "cannot pickle or copy a heap's '%U': make a plain copy with "
+                     "dirtyheap.to_python()",
+                     name);
         Py_DECREF(name);
     }
     return NULL;

@@ -41,8 +41,7 @@ typedef struct {
 
 /* Owner of one heap. */
 typedef struct {
-    PyObject_HEAD
-    dh_heap *heap; /* NULL: closed                                              */
+    PyObject_HEAD dh_heap *heap; /* NULL: closed                                              */
     dhp_state *state;
     uint64_t *int_hashes; /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
     dh_key int_key;       /* key of the int 0, the form of all others             */
@@ -55,20 +54,19 @@ typedef struct {
 
 /* A container's Python object: Dict, List and Buffer are all this. */
 typedef struct {
-    PyObject_HEAD
-    dh_handle handle; /* word 0: stale, or the heap is closed */
-    dhp_core *core;   /* owned                                */
+    PyObject_HEAD dh_handle handle; /* word 0: stale, or the heap is closed */
+    dhp_core *core;                 /* owned                                */
     PyObject *weakrefs;
 } dhp_proxy;
 
 /* --- errors.c ----------------------------------------------------------------------------------
  * All of these set an exception; the int ones return -1, the pointer ones NULL. */
-int dhp_raise(dhp_core *core, int rc);           /* from a code of the core */
-int dhp_raise_open(dhp_state *state, int rc);    /* from dh_heap_open       */
+int dhp_raise(dhp_core *core, int rc);        /* from a code of the core */
+int dhp_raise_open(dhp_state *state, int rc); /* from dh_heap_open       */
 int dhp_raise_named(dhp_state *state, const char *name, const char *text);
-int dhp_raise_dead(dhp_proxy *self);             /* stale or closed         */
+int dhp_raise_dead(dhp_proxy *self); /* stale or closed         */
 int dhp_raise_read_only(dhp_core *core);
-int dhp_raise_key(PyObject *key);                /* KeyError(key)           */
+int dhp_raise_key(PyObject *key); /* KeyError(key)           */
 
 /* --- proxy.c ------------------------------------------------------------------------------------ */
 /* The one object for the container at this ref; a new reference. Runs no Python code. */
@@ -177,14 +175,13 @@ static inline bool dhp_key_init_fast(dhp_core *core, PyObject *obj, dhp_key *out
 static inline int dhp_key_init(dhp_core *core, PyObject *obj, dhp_key *out)
 {
     return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
-                                                         : dhp_key_init_slow(core, obj, out);
+                                                        : dhp_key_init_slow(core, obj, out);
 }
 /* The same without asking an unsupported object for its hash: runs no Python code. */
 static inline int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)
 {
-    return DH_LIKELY(dhp_key_init_fast(core, obj, out))
-               ? DHP_KEY_READY
-               : dhp_key_init_plain_slow(core, obj, out);
+    return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
+                                                        : dhp_key_init_plain_slow(core, obj, out);
 }
 static inline void dhp_key_finish(dhp_key *k)
 {
