@@ -15,7 +15,7 @@ typedef struct {
     uint64_t size;
 } export_note;
 
-/* --- the buffer protocol --------------------------------------------------------------------------- */
+/* --- the buffer protocol ---------------------------------------------------------------------- */
 
 static int buffer_read(dhp_proxy *self, uint8_t **data_out, uint64_t *size_out)
 {
@@ -83,7 +83,7 @@ static void buffer_releasebuffer(PyObject *obj, Py_buffer *view)
         export_end(((dhp_proxy *)obj)->core, note);
 }
 
-/* --- items and slices ------------------------------------------------------------------------------- */
+/* --- items and slices ------------------------------------------------------------------------- */
 
 static Py_ssize_t buffer_length(PyObject *obj)
 {

@@ -182,7 +182,7 @@ static int conversion_end(conversion *c, int rc)
     return rc;
 }
 
-/* --- the memo: plain container -> word of its copy ---------------------------------------------- */
+/* --- the memo: plain container -> word of its copy -------------------------------------------- */
 
 static size_t memo_slot(const conversion *c, PyObject *obj)
 {

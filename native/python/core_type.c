@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* --- stopping the world ------------------------------------------------------------------------ */
+/* --- stopping the world ----------------------------------------------------------------------- */
 
 /* A stop inside a stop is by the same thread, for it holds the GIL: only the outermost counts. */
 static void world_stop(void *context)
@@ -27,7 +27,7 @@ static void world_resume(void *context)
         PyGILState_Release(core->gil);
 }
 
-/* --- life -------------------------------------------------------------------------------------- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -98,7 +98,7 @@ static PyObject *core_close_method(PyObject *self, PyObject *ignored)
     Py_RETURN_NONE;
 }
 
-/* --- making containers ------------------------------------------------------------------------- */
+/* --- making containers ------------------------------------------------------------------------ */
 
 static int core_check_open(dhp_core *self)
 {
@@ -231,7 +231,7 @@ static PyObject *core_root(PyObject *obj, PyObject *ignored)
     return dhp_proxy_get(self, self->heap->root);
 }
 
-/* --- attributes ---------------------------------------------------------------------------------- */
+/* --- attributes ------------------------------------------------------------------------------- */
 
 static PyObject *core_get_address(PyObject *obj, void *closure)
 {

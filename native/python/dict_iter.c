@@ -124,7 +124,7 @@ static PyType_Slot iter_slots[] = {
 PyType_Spec dhp_dict_iter_spec = {"dirtyheap._native.DictIterator", sizeof(dict_iter), 0,
                                   Py_TPFLAGS_DEFAULT, iter_slots};
 
-/* --- the plain copy ----------------------------------------------------------------------------- */
+/* --- the plain copy --------------------------------------------------------------------------- */
 
 /* With Python's collector paused. The keys are exact built-in objects: hashing them is C. */
 static int fill_copy(dhp_proxy *self, dh_word word, PyObject *copy)

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* --- one entry --------------------------------------------------------------------------------- */
+/* --- one entry -------------------------------------------------------------------------------- */
 
 /* An exception is set; no code of the core. */
 enum { RAISED = -1000 };
@@ -183,7 +183,7 @@ Py_ssize_t dhp_dict_length(PyObject *obj)
     return rc == 0 ? (Py_ssize_t)length : dhp_raise(self->core, rc);
 }
 
-/* --- methods ------------------------------------------------------------------------------------ */
+/* --- methods ---------------------------------------------------------------------------------- */
 
 static int check_nargs(const char *name, Py_ssize_t nargs, Py_ssize_t min, Py_ssize_t max)
 {
@@ -379,7 +379,7 @@ static PyObject *dict_reversed(PyObject *self, PyObject *ignored)
     return dhp_dict_iter_new((dhp_proxy *)self, DHP_KEYS, 1);
 }
 
-/* --- whole dicts -------------------------------------------------------------------------------- */
+/* --- whole dicts ------------------------------------------------------------------------------ */
 
 static PyObject *dict_repr(PyObject *self)
 {

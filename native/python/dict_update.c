@@ -16,7 +16,7 @@ typedef struct {
     PyObject *source; /* plain dict, in the order of the pairs; NULL: no key is EMPTY */
 } batch;
 
-/* --- step 2 ------------------------------------------------------------------------------------- */
+/* --- step 2 ----------------------------------------------------------------------------------- */
 
 /* Call with a stored key: dh_key_from_word, then 'lookup' or 'set', then free. */
 static int with_key(dh_heap *heap, dh_word dict, dh_word key_word, dh_word value, bool is_lookup)
@@ -77,7 +77,7 @@ static int insert_absent(dh_heap *heap, dh_word dict, batch *b, bool was_empty)
     return 0;
 }
 
-/* --- step 3 ------------------------------------------------------------------------------------- */
+/* --- step 3 ----------------------------------------------------------------------------------- */
 
 static int overwrite_from_source(dhp_core *core, dh_word dict, PyObject *key_obj, dh_word value)
 {
@@ -137,7 +137,7 @@ static int store_batch(dhp_proxy *self, batch *b)
     return dhp_raise(core, rc);
 }
 
-/* --- step 1 ------------------------------------------------------------------------------------- */
+/* --- step 1 ----------------------------------------------------------------------------------- */
 
 static int batch_init(batch *b, size_t count, PyObject *source)
 {

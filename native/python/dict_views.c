@@ -70,7 +70,7 @@ static PyObject *view_get_mapping(PyObject *obj, void *closure)
     return PyDictProxy_New((PyObject *)((dict_view *)obj)->dict);
 }
 
-/* --- membership ---------------------------------------------------------------------------------- */
+/* --- membership ------------------------------------------------------------------------------- */
 
 static int keys_contains(PyObject *obj, PyObject *key)
 {
@@ -115,7 +115,7 @@ static int all_in(PyObject *all, PyObject *container)
     return contained == 1 && PyErr_Occurred() ? -1 : contained;
 }
 
-/* --- sets ---------------------------------------------------------------------------------------- */
+/* --- sets ------------------------------------------------------------------------------------- */
 
 static int is_set_like(const dhp_state *state, PyObject *obj)
 {
@@ -202,7 +202,7 @@ static PyObject *setview_isdisjoint(PyObject *self, PyObject *other)
     return PyBool_FromLong(!found);
 }
 
-/* --- the three types ------------------------------------------------------------------------------ */
+/* --- the three types -------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(view_reversed_doc, "__reversed__($self, /)\n--\n\nThe same, newest first.");
 
@@ -249,7 +249,7 @@ PyType_Spec dhp_values_spec = {"dirtyheap._native.DictValues", sizeof(dict_view)
 PyType_Spec dhp_items_spec = {"dirtyheap._native.DictItems", sizeof(dict_view), 0,
                               Py_TPFLAGS_DEFAULT, items_slots};
 
-/* --- equality of whole dicts ---------------------------------------------------------------------- */
+/* --- equality of whole dicts ------------------------------------------------------------------ */
 
 /* The other mapping's value: new reference; NULL and no exception when absent. */
 static PyObject *other_value(const dhp_state *state, PyObject *other, PyObject *key)

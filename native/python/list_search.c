@@ -177,7 +177,7 @@ PyObject *dhp_list_remove(PyObject *obj, PyObject *value)
     Py_RETURN_NONE;
 }
 
-/* --- comparing ----------------------------------------------------------------------------------- */
+/* --- comparing -------------------------------------------------------------------------------- */
 
 static PyObject *other_item(PyObject *other, Py_ssize_t index)
 {

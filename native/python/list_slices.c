@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-/* --- words to insert ----------------------------------------------------------------------------- */
+/* --- words to insert -------------------------------------------------------------------------- */
 
 static dh_word *words_new(size_t count)
 {
@@ -114,7 +114,7 @@ int dhp_list_extend(dhp_proxy *self, PyObject *iterable)
     return rc;
 }
 
-/* --- reading --------------------------------------------------------------------------------------- */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* With Python's collector paused. */
 static PyObject *slice_copy(dhp_proxy *self, Py_ssize_t start, Py_ssize_t step, Py_ssize_t count)
@@ -188,7 +188,7 @@ PyObject *dhp_list_subscript(PyObject *obj, PyObject *item)
     return dhp_list_item(obj, index);
 }
 
-/* --- writing --------------------------------------------------------------------------------------- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 static int item_set(dhp_proxy *self, PyObject *item, PyObject *value)
 {
@@ -347,7 +347,7 @@ int dhp_list_ass_subscript(PyObject *obj, PyObject *item, PyObject *value)
     return slice_delete(self, start, step, count);
 }
 
-/* --- + and * ---------------------------------------------------------------------------------------- */
+/* --- + and * ---------------------------------------------------------------------------------- */
 
 /* A plain list for a list or one of ours; NotImplemented for others. */
 static PyObject *plain_list_of(PyObject *obj)

@@ -60,7 +60,7 @@ PyObject *dhp_list_copy(dhp_proxy *self)
     return copy;
 }
 
-/* --- methods ------------------------------------------------------------------------------------ */
+/* --- methods ---------------------------------------------------------------------------------- */
 
 PyDoc_STRVAR(append_doc, "append($self, value, /)\n--\n\n"
                          "Add a value at the end. O(1); writes at most three pages.\n\n"
@@ -268,7 +268,7 @@ static PyType_Slot list_slots[] = {
 PyType_Spec dhp_list_spec = {"dirtyheap.List", sizeof(dhp_proxy), 0, Py_TPFLAGS_DEFAULT,
                              list_slots};
 
-/* --- iterator ------------------------------------------------------------------------------------ */
+/* --- iterator --------------------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD dhp_proxy *list; /* owned; NULL: exhausted */

@@ -23,7 +23,7 @@ static PyObject *module_to_python(PyObject *module, PyObject *obj)
     return dhp_to_python(PyModule_GetState(module), obj);
 }
 
-/* --- set-up ---------------------------------------------------------------------------------------- */
+/* --- set-up ----------------------------------------------------------------------------------- */
 
 static int add_type(PyObject *module, PyType_Spec *spec, const char *public_name,
                     PyTypeObject **type_out)
@@ -99,7 +99,7 @@ static int module_exec(PyObject *module)
     return add_bindings(module);
 }
 
-/* --- definition ------------------------------------------------------------------------------------- */
+/* --- definition ------------------------------------------------------------------------------- */
 
 #define EACH_OF_STATE(state, DO) \
     DO((state)->core_type);      \

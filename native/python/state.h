@@ -59,7 +59,7 @@ typedef struct {
     PyObject *weakrefs;
 } dhp_proxy;
 
-/* --- errors.c ----------------------------------------------------------------------------------
+/* --- errors.c ------------------------------------------------------------------------------------
  * All of these set an exception; the int ones return -1, the pointer ones NULL. */
 int dhp_raise(dhp_core *core, int rc);        /* from a code of the core */
 int dhp_raise_open(dhp_state *state, int rc); /* from dh_heap_open       */
@@ -68,7 +68,7 @@ int dhp_raise_dead(dhp_proxy *self); /* stale or closed         */
 int dhp_raise_read_only(dhp_core *core);
 int dhp_raise_key(PyObject *key); /* KeyError(key)           */
 
-/* --- proxy.c ------------------------------------------------------------------------------------ */
+/* --- proxy.c ---------------------------------------------------------------------------------- */
 /* The one object for the container at this ref; a new reference. Runs no Python code. */
 PyObject *dhp_proxy_get(dhp_core *core, dh_word word);
 PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
@@ -118,7 +118,7 @@ static inline void dhp_gc_resume(int was_enabled)
         PyGC_Enable();
 }
 
-/* --- key.c -------------------------------------------------------------------------------------- */
+/* --- key.c ------------------------------------------------------------------------------------ */
 /* A key made from a Python object; borrows from the object, so keep that alive. */
 typedef struct {
     dh_key key;
@@ -170,8 +170,8 @@ static inline bool dhp_key_init_fast(dhp_core *core, PyObject *obj, dhp_key *out
     }
     return false;
 }
-/* DHP_KEY_READY, DHP_KEY_NONE, or -1 with an exception. READY: the heap is open; otherwise no finish
- * is needed. Python code may have run. */
+/* DHP_KEY_READY, DHP_KEY_NONE, or -1 with an exception. READY: the heap is open; otherwise no
+ * finish is needed. Python code may have run. */
 static inline int dhp_key_init(dhp_core *core, PyObject *obj, dhp_key *out)
 {
     return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
@@ -194,7 +194,7 @@ const char *dhp_utf8(PyObject *str, Py_ssize_t *size_out, PyObject **owner_out);
 /* Little-endian magnitude without leading zeros of an int beyond 63 bits; malloc'd. */
 int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, size_t *size_out);
 
-/* --- convert_in.c ------------------------------------------------------------------------------- */
+/* --- convert_in.c ----------------------------------------------------------------------------- */
 /* Convert what needs no memo: everything but plain dict, list and tuple. 1: done; 0: one of those
  * three; -1: exception. A cell made for it belongs to the caller. */
 int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out);
@@ -219,7 +219,7 @@ static inline int dhp_word_from(dhp_core *core, PyObject *obj, dh_word *word_out
     return dhp_word_from_slow(core, obj, word_out);
 }
 /* Convert many under one journal and one memo; all or nothing. The items are those of an exact
- * list or tuple, or (is_pairs) keys and values of an exact dict, alternating. words: room for all. */
+ * list or tuple; words: room for all. */
 int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word *words);
 /* For update: pairs[2i] = key word, or EMPTY when the key is present in target already and cheap
  * to make again; pairs[2i+1] = value. target 0: an empty dict. */
@@ -227,7 +227,7 @@ int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word 
 /* Give back words that were not stored. New containers among them are left to the collector. */
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
 
-/* --- convert_out.c ------------------------------------------------------------------------------ */
+/* --- convert_out.c ---------------------------------------------------------------------------- */
 /* A new Python object for a word. Runs no Python code while it still needs the arena. */
 PyObject *dhp_object_from_slow(dhp_core *core, dh_word word);
 static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)
@@ -242,7 +242,7 @@ int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject *
 /* Plain deep copy of anything; cycles and shared references kept. */
 PyObject *dhp_to_python(dhp_state *state, PyObject *obj);
 
-/* --- dict_type.c, dict_update.c, dict_iter.c, dict_views.c -------------------------------------- */
+/* --- dict_type.c, dict_update.c, dict_iter.c, dict_views.c ------------------------------------ */
 extern PyType_Spec dhp_dict_spec;
 extern PyType_Spec dhp_dict_iter_spec;
 extern PyType_Spec dhp_keys_spec;
@@ -265,7 +265,7 @@ PyObject *dhp_dict_iter_new(dhp_proxy *self, dhp_dict_part part, int is_reversed
 PyObject *dhp_dict_view_new(dhp_proxy *self, dhp_dict_part part);
 PyObject *dhp_dict_richcompare(PyObject *self, PyObject *other, int op);
 
-/* --- list_type.c, list_slices.c, list_search.c, list_sort.c ------------------------------------- */
+/* --- list_type.c, list_slices.c, list_search.c, list_sort.c ----------------------------------- */
 extern PyType_Spec dhp_list_spec;
 extern PyType_Spec dhp_list_iter_spec;
 
@@ -297,7 +297,7 @@ int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
 extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],
     dhp_list_sort_doc[];
 
-/* --- buffer_type.c, core_type.c ----------------------------------------------------------------- */
+/* --- buffer_type.c, core_type.c --------------------------------------------------------------- */
 extern PyType_Spec dhp_buffer_spec;
 extern PyType_Spec dhp_core_spec;
 PyObject *dhp_buffer_copy(dhp_proxy *self, int as_bytearray);
