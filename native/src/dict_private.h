@@ -252,7 +252,10 @@ static inline dh_word *dict_row_at(const dh_heap *heap, const dh_word *big, uint
 #define BIG_LINK_BITS 31u
 #define BIG_LINK_MASK (((uint64_t)1 << BIG_LINK_BITS) - 1u)
 
-static inline uint64_t big_int(const dh_word *big, unsigned at) { return (uint64_t)dh_int_value(big[at]); }
+static inline uint64_t big_int(const dh_word *big, unsigned at)
+{
+    return (uint64_t)dh_int_value(big[at]);
+}
 static inline void big_set(dh_word *big, unsigned at, uint64_t v)
 {
     dh_store(&big[at], dh_int((int64_t)v));
@@ -264,7 +267,10 @@ static inline void row_set_counts(dh_word *row, uint64_t used, uint64_t live)
 {
     dh_store(&row[ROW_COUNTS], dh_int((int64_t)(live << 16 | used)));
 }
-static inline uint64_t row_next(const dh_word *row) { return (row[ROW_LINKS] >> 1) & BIG_LINK_MASK; }
+static inline uint64_t row_next(const dh_word *row)
+{
+    return (row[ROW_LINKS] >> 1) & BIG_LINK_MASK;
+}
 static inline uint64_t row_prev(const dh_word *row)
 {
     return (row[ROW_LINKS] >> (1 + BIG_LINK_BITS)) & BIG_LINK_MASK;

@@ -178,8 +178,7 @@ int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out, siz
 {
     size_t bytes;
     const dh_word *cell = dhi_span(heap, w, DH_T_TUPLE, &bytes);
-    uint64_t count =
-        cell == NULL ? 0 : (uint64_t)dh_int_value(cell[0]) & (((uint64_t)1 << TUPLE_DEPTH_SHIFT) - 1);
+    uint64_t count = cell == NULL ? 0 : (uint32_t)dh_int_value(cell[0]);
     if (cell == NULL || !dh_is_int(cell[0]) || count > bytes / 8 - 1)
         return dhi_fail(heap, DH_E_CORRUPT, "tuple word %#llx is damaged", (unsigned long long)w);
     *words_out = cell + 1;

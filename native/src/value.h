@@ -60,7 +60,7 @@ void dh_key_from_bytes(const dh_heap *heap, const uint8_t *data, size_t size, dh
  * beyond 63 bits needs big scratch: give DH_KEY_SCRATCH_BYTES. */
 #define DH_KEY_SCRATCH_BYTES 160u
 void dh_key_from_float(const dh_heap *heap, double d, uint8_t *scratch, dh_key *key_out);
-/* data: sign byte (0 or 1) then the minimal little-endian magnitude; what fits 64 bits becomes 'i'. */
+/* data: sign byte (0 or 1) then the minimal little-endian magnitude. What fits 64 bits is 'i'. */
 void dh_key_from_bigint(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
 /* data: canonical bytes of a tuple: concatenation of elements made by dh_key_encode. */
 void dh_key_from_tuple(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);

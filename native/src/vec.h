@@ -36,7 +36,7 @@ int dh_vec_set_length(dh_heap *heap, dh_word *vec, uint64_t length) DH_MUST_USE;
 /* Move count words from index `from` to index `to` inside the reserved room (like memmove). */
 int dh_vec_move(dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from, uint64_t count)
     DH_MUST_USE;
-/* Put count leaves of EMPTY slots before slot 0 (length grows), or take them away again (their slots
+/* Put leaves of EMPTY slots before slot 0 (the length grows), or take them away again (their slots
  * must be EMPTY). Only refs to leaves move; depth must be > 0. Opening is all or nothing. */
 int dh_vec_open_front(dh_heap *heap, dh_word *vec, uint64_t leaves_count) DH_MUST_USE;
 int dh_vec_close_front(dh_heap *heap, dh_word *vec, uint64_t leaves_count) DH_MUST_USE;

@@ -151,8 +151,8 @@ static void measure(dh_heap *heap, size_t count, bool is_text)
         remove = remove_sum / (double)times < remove ? remove_sum / (double)times : remove;
     }
     printf("%8zu %-5s %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f %8.1f\n", count,
-           is_text ? "str10" : "int", best[HASH], best[GET], best[SET], best[ABSENT], insert, remove,
-           best[ITERATE], bytes);
+           is_text ? "str10" : "int", best[HASH], best[GET], best[SET], best[ABSENT], insert,
+           remove, best[ITERATE], bytes);
     free(b.keys);
     free(b.order);
 }

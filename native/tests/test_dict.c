@@ -216,7 +216,8 @@ static void test_queue(dh_heap *heap, uint64_t length, uint64_t rounds)
     before = containers_allocated(heap);
     for (uint64_t i = 0; i < length + rounds; i++) {
         dh_key_from_int(heap, (int64_t)i, &key);
-        CHECK_EQ(dh_dict_set(heap, dict, &key, dh_int((int64_t)i), dh_int((int64_t)i), &was_new), 0);
+        dh_word word = dh_int((int64_t)i);
+        CHECK_EQ(dh_dict_set(heap, dict, &key, word, word, &was_new), 0);
         if (i < length)
             continue;
         dh_dict_pos pos = {0, 0};
@@ -811,6 +812,33 @@ static void test_rings(uint64_t length)
     }
 }
 
+/* Entry numbers in the index that lead nowhere, met by lookups and by a pack. */
+static void test_bad_numbers(unsigned rounds)
+{
+    for (unsigned round = 0; round < rounds; round++) {
+        model m;
+        containers_key key;
+        dh_heap *heap = containers_heap(16u << 20);
+        model_open(&m, heap, 300);
+        for (uint64_t k = 0; k < 300; k++)
+            CHECK_EQ(model_set(&m, k), 0);
+        dh_word *head = dh_deref(heap, m.dict, DH_T_DICT, DH_HEAD_BYTES);
+        dict_bucket bucket = dict_bucket_at(heap, head[DICT_INDEX]);
+        CHECK(bucket.groups_count > 0);
+        for (unsigned i = 0; i < 5; i++)
+            bucket.groups[check_random_below(bucket.groups_count)]
+                .entry[check_random_below(DICT_GROUP_SLOTS)] = (uint32_t)check_random();
+        CHECK_EQ(dh_dict_check(heap, m.dict), DH_E_CORRUPT);
+        for (uint64_t k = 0; k < 300; k++) {
+            const dh_key *canonical = containers_key_of(heap, k, &key);
+            (void)!dh_dict_delete(heap, m.dict, canonical, NULL);
+        }
+        free(m.order);
+        free(m.value);
+        dh_heap_close(heap);
+    }
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv);
@@ -857,6 +885,8 @@ int main(int argc, char **argv)
     test_full_arena();
     test_rings(2000);
     test_rings(20000);
+    test_rings(170000); /* a directory of a whole page */
+    test_bad_numbers(100);
     test_damage(7, 600 / SCALE);
     test_damage(300, 400 / SCALE);
     test_damage(4000, 160 / SCALE);

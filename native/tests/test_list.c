@@ -313,7 +313,7 @@ static void test_damage(uint64_t length, unsigned rounds)
 }
 
 /* A node that leads to itself and a length to match: nothing walks it to the end. */
-static void test_ring(uint64_t length)
+static void test_ring(uint64_t length, bool is_cleared_first)
 {
     model m;
     dh_heap *heap = containers_heap(16u << 20);
@@ -330,8 +330,10 @@ static void test_ring(uint64_t length)
     CHECK_EQ(dh_list_reverse(heap, m.list), DH_E_CORRUPT);
     CHECK_EQ(dh_list_clear(heap, m.list), DH_E_CORRUPT);
     vec[DH_VEC_LENGTH] = dh_int(100);
-    (void)!dh_list_reverse(heap, m.list);
-    (void)!dh_list_splice(heap, m.list, 0, 60, NULL, 0);
+    if (!is_cleared_first) {
+        (void)!dh_list_reverse(heap, m.list);
+        (void)!dh_list_splice(heap, m.list, 0, 60, NULL, 0);
+    }
     (void)!dh_list_clear(heap, m.list);
     free(m.numbers);
     dh_heap_close(heap);
@@ -379,7 +381,8 @@ int main(int argc, char **argv)
     test_no_memory(heap, 5000, 10, 0, 4000);
     test_no_memory(heap, 5000, 10, 4000, 3);
     dh_heap_close(heap);
-    test_ring(3000);
+    test_ring(3000, false);
+    test_ring(3000, true);
     test_damage(20, 400 / SCALE);
     test_damage(3000, 300 / SCALE);
     return 0;

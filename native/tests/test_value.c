@@ -1,5 +1,5 @@
-/* test_value.c -- strings, numbers, tuples: what goes in comes out, copies are apart, cells go back,
- * damaged cells are reported.
+/* test_value.c -- strings, numbers, tuples: what goes in comes out, copies are apart, cells go
+ * back, damaged cells are reported.
  */
 #include "containers.h"
 
@@ -134,8 +134,8 @@ static dh_word random_value(dh_heap *heap, unsigned depth)
         return word;
     case 4:
         memset(magnitude, 7, sizeof magnitude);
-        CHECK_EQ(dh_bigint_new(heap, check_random_below(2) == 0, magnitude, sizeof magnitude, &word),
-                 0);
+        count = check_random_below(2);
+        CHECK_EQ(dh_bigint_new(heap, count == 0, magnitude, sizeof magnitude, &word), 0);
         return word;
     case 5:
         return check_random_below(2) ? DH_TRUE : DH_NONE;
