@@ -134,4 +134,30 @@ static inline uint64_t lmdb_overflow_pages(uint64_t value_bytes)
     return (LMDB_PAGE_HEADER_BYTES - 1 + value_bytes) / LMDB_PAGE_BYTES + 1;
 }
 
+/* --- the walk: index_guard.c the file and its meta pages, index_tree.c the trees -------------- */
+
+typedef struct {
+    int fd;
+    uint64_t file_bytes;
+    uint64_t txnid;      /* of the meta page that counts                          */
+    uint64_t pgno_limit; /* mm_last_pg + 1                                        */
+    uint8_t *claimed;    /* a bit for each page below pgno_limit: in use, or free */
+    char *text;
+    size_t text_size;
+} dhi_guard;
+
+typedef enum { TREE_FREE, TREE_MAIN, TREE_NAMED } dhi_tree_kind;
+
+/* Say what is wrong; returns rc. */
+int dhi_guard_fail(const dhi_guard *g, int rc, const char *format, ...) DH_PRINTF(3, 4);
+int dhi_guard_read(const dhi_guard *g, uint64_t offset, uint8_t *out, size_t size) DH_MUST_USE;
+/* Claim every page of one tree and hold its counts against what it says of itself. */
+int dhi_tree_walk(dhi_guard *g, dhi_tree_kind kind, const char *name, const lmdb_db *said)
+    DH_MUST_USE;
+
+static inline bool dhi_page_is_claimed(const dhi_guard *g, uint64_t pgno)
+{
+    return (g->claimed[pgno / 8] & 1u << (pgno % 8)) != 0;
+}
+
 #endif
