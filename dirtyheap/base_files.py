@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .syncing import sync_directory, sync_file
 
-_DIRECTORY = "base"
+BASE_NAME = "base"
 _NAME = re.compile(r"[0-9a-f.]{1,64}")
 
 
@@ -40,11 +40,15 @@ class BaseFiles:
     """The files of one heap."""
 
     def __init__(self, heap_directory: Path) -> None:
-        self._directory = heap_directory / _DIRECTORY
+        self._directory = heap_directory / BASE_NAME
 
     def create(self) -> None:
         """Make the directory; harmless when it is there."""
         self._directory.mkdir(exist_ok=True)
+
+    def is_empty(self) -> bool:
+        """Whether there is no file yet."""
+        return not any(self._directory.iterdir())
 
     def write(
         self, number: int, version: int, fill: Callable[[int], tuple[int, int]]

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ._ffi import check, ffi, lib
 from .base_files import Extent
-from .errors import CommitError
+from .errors import CommitError, HeapClosedError
 from .results import Commit
 from .store import Record, Store, body_hash
 from .written_bytes import bytes_written_by_this_thread
@@ -153,6 +153,8 @@ class Committer:
 
     def fold(self, store: Store) -> int:
         """Merge all deltas into base files; see Heap.fold."""
+        if lib.dh_heap_is_forked(self._ptr):
+            raise HeapClosedError("this heap belongs to the parent process")
         if store.last is None:
             return 0
         count = lib.dh_extents_unfolded(self._ptr, ffi.NULL, 0)

@@ -140,6 +140,7 @@ class Heap:
                 self._committer = Committer(self._ptr)
                 lib.dh_fork_guard_fd(self._ptr, store.lock_fd)
                 self._load(store)
+                store.drop_orphans()
             except BaseException:
                 self._core.close()
                 raise

@@ -28,7 +28,7 @@ import lmdb
 import msgpack
 
 from ._ffi import ffi, lib
-from .base_files import BaseFiles, Extent, is_file_name
+from .base_files import BASE_NAME, BaseFiles, Extent, is_file_name
 from .errors import CommitError, HeapCorruptError, HeapError, HeapPoisonedError
 from .syncing import is_sync_enabled, sync_directory
 from .writer_lock import LOCK_NAME, WriterLock
@@ -38,7 +38,7 @@ PAGE_BYTES: Final = 4096
 # Chosen once for the life of the file, never resized while open: sparse, address space only.
 _MAP_BYTES: Final = (1 << 40, 1 << 37, 1 << 34, 1 << 31)
 _DATA_NAME: Final = "data.mdb"
-_OWN_NAMES: Final = {_DATA_NAME, "lock.mdb", LOCK_NAME, "base"}
+_OWN_NAMES: Final = {_DATA_NAME, "lock.mdb", LOCK_NAME, BASE_NAME}
 _DATABASES: Final = (b"meta", b"commits", b"deltas", b"extents")
 _HASH_BYTES: Final = 16
 
@@ -66,7 +66,7 @@ class Record:
 
     def pack(self) -> bytes:
         """Encode for the store."""
-        return bytes(msgpack.packb({name: getattr(self, name) for name in self.__slots__}))
+        return _seal(msgpack.packb({name: getattr(self, name) for name in self.__slots__}))
 
     @classmethod
     def unpack(cls, data: bytes) -> Record:
@@ -91,9 +91,17 @@ def record_hash(packed: bytes) -> bytes:
     return hashlib.blake2b(packed, digest_size=_HASH_BYTES).digest()
 
 
-def _unpack_map(data: bytes, what: str) -> dict[str, Any]:
+def _seal(packed: bytes) -> bytes:
+    """A row as it is stored: its hash behind it, for the engine's pages have no checksums."""
+    return packed + hashlib.blake2b(packed, digest_size=_HASH_BYTES).digest()
+
+
+def _unpack_map(row: bytes, what: str) -> dict[str, Any]:
+    packed = row[:-_HASH_BYTES]
+    if _seal(packed) != row:
+        raise HeapCorruptError(f"{what} is damaged: its hash is wrong")
     try:
-        fields = msgpack.unpackb(data, strict_map_key=True)
+        fields = msgpack.unpackb(packed, strict_map_key=True)
     except (ValueError, msgpack.UnpackException) as error:
         raise HeapCorruptError(f"{what} is damaged: {error}") from error
     if not isinstance(fields, dict):
@@ -130,13 +138,14 @@ class Store:
         if data.exists() and data.stat().st_size > 0:
             check_index(data)
             is_new = False
+        elif (self.directory / BASE_NAME).exists():  # made after the index has its first bytes
+            raise HeapCorruptError(f"{data} is missing or empty: what the heap held is not known")
         self._env = _open_environment(self.directory)
         try:
             self._base = BaseFiles(self.directory)
             self._base.create()
             self._open_databases(is_new)
             self.extents = self._read_extents()
-            self._base.drop_orphans(self.extents.values())
             self.last, self._last_hash = self._read_last()
             self.delta_bytes, self.deltas_count = 0, 0
         except BaseException:
@@ -146,7 +155,7 @@ class Store:
     def _open_databases(self, is_new: bool) -> None:
         with self._env.begin() as txn:
             # A file without any database is one whose creation was cut short.
-            is_new = is_new or txn.stat()["entries"] == 0
+            is_new = is_new or (txn.stat()["entries"] == 0 and self._base.is_empty())
         if is_new:
             with self._env.begin(write=True) as txn:  # all of it or nothing
                 for name in _DATABASES:
@@ -212,8 +221,7 @@ class Store:
     def read_deltas(self) -> Iterator[bytes]:
         """Every stored chunk in commit order, held against the records and their hashes."""
         with self._env.begin() as txn:
-            records = [Record.unpack(v) for v in txn.cursor(db=self._commits).iternext(False, True)]
-            for record in records:
+            for record in self._read_chain(txn):
                 body = hashlib.blake2b(digest_size=_HASH_BYTES)
                 for index in range(record.chunks):
                     chunk = txn.get(_delta_key(record.id, index), db=self._deltas)
@@ -225,6 +233,29 @@ class Store:
                 if record.chunks and body.digest() != record.body_hash:
                     raise HeapCorruptError(f"commit {record.id}: the body's hash is wrong")
                 self.deltas_count += 1
+
+    def _read_chain(self, txn: lmdb.Transaction) -> list[Record]:
+        """All records, each the child of the one before; the first is the first commit of all, or
+        was folded."""
+        records: list[Record] = []
+        parent_hash = bytes(_HASH_BYTES)
+        for value in txn.cursor(db=self._commits).iternext(False, True):
+            packed = bytes(value)
+            record = Record.unpack(packed)
+            is_child = (
+                record.parent == records[-1].id and record.parent_hash == parent_hash
+                if records
+                else record.parent == 0 or record.chunks == 0
+            )
+            if not is_child or record.id != record.parent + 1:
+                raise HeapCorruptError(f"the commit before commit {record.id} is missing")
+            records.append(record)
+            parent_hash = record_hash(packed)
+        return records
+
+    def drop_orphans(self) -> None:
+        """Remove base files that the index does not name; once all of the heap has been read."""
+        self._base.drop_orphans(self.extents.values())
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -414,7 +445,7 @@ def _open_environment(directory: Path) -> lmdb.Environment:
 
 def _new_meta() -> bytes:
     """The identity of a new heap."""
-    return bytes(msgpack.packb({
+    return _seal(msgpack.packb({
         "format": FORMAT,
         "uuid": uuid.uuid4().bytes,
         "page_bytes": PAGE_BYTES,
@@ -439,7 +470,7 @@ def _check_meta(packed: bytes) -> dict[str, Any]:
 
 
 def _pack_extent(extent: Extent) -> bytes:
-    return bytes(msgpack.packb({
+    return _seal(msgpack.packb({
         "version": extent.version, "file_bytes": extent.file_bytes, "checksum": extent.checksum,
         "file_name": extent.file_name,
     }))

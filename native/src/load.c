@@ -47,10 +47,12 @@ static int apply_entry(dh_heap *heap, const dh_chunk_header *header, const dh_de
     if (extent != NULL && extent->version >= header->commit_id)
         return 0; /* the base file is newer than this delta */
     page = page_memory(heap, entry->pgno);
+    if (page == NULL && entry->pgno != 0)
+        return dhi_fail(heap, DH_E_FULL,
+                        "the heap does not fit its capacity: pass a larger capacity=");
     if (page == NULL)
-        return dhi_fail(heap, DH_E_CORRUPT,
-                        "commit %llu: page %u lies outside the heap's capacity",
-                        (unsigned long long)header->commit_id, entry->pgno);
+        return dhi_fail(heap, DH_E_CORRUPT, "commit %llu: a page 0",
+                        (unsigned long long)header->commit_id);
     int rc = apply_payload(page, entry, payload);
     if (rc != 0 || (entry->form != DH_PAGE_FREED && dh_page_checksum(page) != entry->checksum))
         return dhi_fail(heap, DH_E_CORRUPT, "commit %llu: the checksum of page %u is wrong",
