@@ -7,6 +7,7 @@ image that results, so that the tests can hold memory and their own addresses ag
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import struct
 import tempfile
@@ -89,10 +90,11 @@ class StoredPages:
             name: environment.open_db(name.encode(), txn=txn, create=False)
             for name in ("commits", "deltas", "extents")
         }
-        extents = {
-            int.from_bytes(key, "big"): msgpack.unpackb(unsealed(value))["version"]
+        rows = {
+            int.from_bytes(key, "big"): msgpack.unpackb(unsealed(value))
             for key, value in txn.cursor(db=databases["extents"])
         }
+        extents = {number: row["version"] for number, row in rows.items()}
         for key, value in txn.cursor(db=databases["commits"]):
             number = int.from_bytes(key, "big")
             if number in self.commits:
@@ -105,7 +107,7 @@ class StoredPages:
             self.commits[number] = commit
             for extent, version in extents.items():
                 if version == number and self._bases.get(extent) != version:
-                    self._apply_base(commit, extent, version)
+                    self._apply_base(commit, extent, version, rows[extent]["file_name"])
 
     def _apply_chunk(self, commit: StoredCommit, chunk: bytes, extents: dict[int, int]) -> None:
         magic, parent, number, _, entries, payload_bytes, zero = struct.unpack_from(
@@ -143,8 +145,8 @@ class StoredPages:
             assert page_checksum(self.pages[page]) == checksum, f"checksum of page {page}"
         (commit.table if page & TABLE_BIT else commit.changed).add(page & ~TABLE_BIT)
 
-    def _apply_base(self, commit: StoredCommit, extent: int, version: int) -> None:
-        data = (self.directory / "base" / f"{extent:08x}.{version:016x}").read_bytes()
+    def _apply_base(self, commit: StoredCommit, extent: int, version: int, name: str) -> None:
+        data = (self.directory / "base" / name).read_bytes()
         count = (len(data) - 28) // (PAGE_BYTES + 4)
         for index in range(EXTENT_PAGES):
             page = extent * EXTENT_PAGES + index
@@ -179,5 +181,7 @@ def apply_diff(page: bytes, diff: bytes) -> bytes:
 
 
 def unsealed(value: bytes) -> bytes:
-    """The msgpack map of a row."""
-    return value
+    """The msgpack map of a row, without the hash behind it."""
+    packed, seal = value[:-16], value[-16:]
+    assert hashlib.blake2b(packed, digest_size=16).digest() == seal
+    return packed
