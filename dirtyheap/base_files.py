@@ -50,9 +50,7 @@ class BaseFiles:
         """Whether there is no file yet."""
         return not any(self._directory.iterdir())
 
-    def write(
-        self, number: int, version: int, fill: Callable[[int], tuple[int, int]]
-    ) -> Extent:
+    def write(self, number: int, version: int, fill: Callable[[int], tuple[int, int]]) -> Extent:
         """Make one file: ``fill(fd)`` writes it and returns (bytes, checksum). Synced, except
         for the directory: see :meth:`sync`. A failure leaves no file behind."""
         # The random part: a name is never used twice, whatever became of an earlier attempt.

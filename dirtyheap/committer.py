@@ -66,9 +66,13 @@ class Committer:
         _drop_replaced(store, flight.replaced)
         if _is_fold_due(store):
             self._fold_if_possible(store)
-        return _result(store, stats, is_new,
-                       bytes_written_by_this_thread() - written_before,
-                       time.perf_counter_ns() - began_ns)
+        return _result(
+            store,
+            stats,
+            is_new,
+            bytes_written_by_this_thread() - written_before,
+            time.perf_counter_ns() - began_ns,
+        )
 
     def _settle(self, store: Store, flight: _Flight) -> None:
         """The record is durable: make it the committed image of this process too."""
@@ -121,8 +125,9 @@ class Committer:
             for number in numbers:
 
                 def fill(fd: int, number: int = number) -> tuple[int, int]:
-                    self._check(lib.dh_extent_write(
-                        self._ptr, capture, number, version, fd, size, checksum))
+                    self._check(
+                        lib.dh_extent_write(self._ptr, capture, number, version, fd, size, checksum)
+                    )
                     return size[0], checksum[0]
 
                 files.append(store.write_base(number, version, fill))
@@ -143,9 +148,16 @@ class Committer:
         for extent in files:
             fd = store.locate(extent)
             try:
-                self._check(lib.dh_extent_switch(
-                    self._ptr, extent.number, extent.version, fd, extent.file_bytes,
-                    extent.checksum))
+                self._check(
+                    lib.dh_extent_switch(
+                        self._ptr,
+                        extent.number,
+                        extent.version,
+                        fd,
+                        extent.file_bytes,
+                        extent.checksum,
+                    )
+                )
             finally:
                 os.close(fd)
 
@@ -210,7 +222,8 @@ class _Flight:
         if rc != 0:
             check(rc, self._ptr)
         rc = lib.dh_commit_encode(
-            self._ptr, self.capture, self.parent_id, self.parent_id + 1, _CHUNK_BYTES)
+            self._ptr, self.capture, self.parent_id, self.parent_id + 1, _CHUNK_BYTES
+        )
         if rc != 0:
             check(rc, self._ptr)
         size = ffi.new("size_t *")
@@ -226,9 +239,14 @@ class _Flight:
         state = ffi.new("dh_state *")
         lib.dh_commit_state(self.capture, state)
         return self._store.next_record(
-            time=time.time(), note=note, root=state.root, hwm_pages=state.hwm_pages,
-            serial_next=state.serial_next, chunks=len(self.chunks),
-            body_hash=body_hash(self.chunks), pages=stats.pages_count,
+            time=time.time(),
+            note=note,
+            root=state.root,
+            hwm_pages=state.hwm_pages,
+            serial_next=state.serial_next,
+            chunks=len(self.chunks),
+            body_hash=body_hash(self.chunks),
+            pages=stats.pages_count,
             bytes_changed=stats.changed_bytes,
         )
 
@@ -243,8 +261,9 @@ def _drop_replaced(store: Store, replaced: list[Extent]) -> None:
     try:
         store.drop_base(replaced)
     except OSError as error:
-        warnings.warn(f"an old base file could not be removed: {error}", RuntimeWarning,
-                      stacklevel=4)
+        warnings.warn(
+            f"an old base file could not be removed: {error}", RuntimeWarning, stacklevel=4
+        )
 
 
 def _is_fold_due(store: Store) -> bool:
@@ -259,9 +278,13 @@ def _result(store: Store, stats: Any, is_new: bool, bytes_written: int, total_ns
     last = store.last
     assert last is not None
     return Commit(
-        id=last.id, parent=last.parent, time=last.time, note=last.note,
+        id=last.id,
+        parent=last.parent,
+        time=last.time,
+        note=last.note,
         pages=stats.pages_count if is_new else 0,
         bytes_changed=stats.changed_bytes if is_new else 0,
         bytes_written=bytes_written if is_new else 0,
-        pause_ns=stats.stop_ns, total_ns=total_ns,
+        pause_ns=stats.stop_ns,
+        total_ns=total_ns,
     )

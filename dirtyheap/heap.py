@@ -99,9 +99,7 @@ def _exclusive(
 
     def decorate(method: _Method[_Arguments, _Result]) -> _Method[_Arguments, _Result]:
         @functools.wraps(method)
-        def guarded(
-            self: Heap, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
-        ) -> _Result:
+        def guarded(self: Heap, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
             with self._lock:
                 self._refuse_if_busy(verb)
                 try:
@@ -132,8 +130,10 @@ class Heap:
         try:
             key = store.meta["hash_key"]
             self._core = _native.Core(
-                capacity, tracker_id,
-                int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little"),
+                capacity,
+                tracker_id,
+                int.from_bytes(key[:8], "little"),
+                int.from_bytes(key[8:], "little"),
             )
             try:
                 self._ptr = ffi.cast("dh_heap *", self._core.address)
@@ -157,9 +157,16 @@ class Heap:
             try:
                 if os.fstat(fd).st_size != extent.file_bytes:
                     raise HeapCorruptError(f"the base file {extent.file_name} has a wrong size")
-                self._check(lib.dh_load_extent(
-                    self._ptr, extent.number, extent.version, fd, extent.file_bytes,
-                    extent.checksum))
+                self._check(
+                    lib.dh_load_extent(
+                        self._ptr,
+                        extent.number,
+                        extent.version,
+                        fd,
+                        extent.file_bytes,
+                        extent.checksum,
+                    )
+                )
             finally:
                 os.close(fd)
         for chunk in store.read_deltas():
@@ -420,9 +427,12 @@ class Heap:
         stats = ffi.new("dh_collect_stats *")
         self._check(lib.dh_collect(self._ptr, stats))
         return CollectStats(
-            live_cells=stats.live_cells_count, freed_cells=stats.freed_cells_count,
-            freed_bytes=stats.freed_bytes, freed_pages=stats.freed_pages_count,
-            released_pages=stats.released_pages_count, roots=stats.roots_count,
+            live_cells=stats.live_cells_count,
+            freed_cells=stats.freed_cells_count,
+            freed_bytes=stats.freed_bytes,
+            freed_pages=stats.freed_pages_count,
+            released_pages=stats.released_pages_count,
+            roots=stats.roots_count,
             pause_ns=stats.stop_ns,
         )
 
@@ -451,13 +461,17 @@ class Heap:
         names = {number: name for name, number in _TRACKERS.items()}
         reason = ffi.string(lib.dh_heap_tracker_reason(self._ptr)).decode("utf-8", "replace")
         return HeapStats(
-            tracker=names.get(stats.tracker, "script"), tracker_reason=reason,
+            tracker=names.get(stats.tracker, "script"),
+            tracker_reason=reason,
             capacity_bytes=stats.capacity_pages * PAGE_BYTES,
             arena_bytes=stats.hwm_pages * PAGE_BYTES,
             free_bytes=stats.free_pages_count * PAGE_BYTES,
-            allocated_bytes=stats.allocated_bytes, handles=stats.handles_count,
+            allocated_bytes=stats.allocated_bytes,
+            handles=stats.handles_count,
             exported_views=stats.exports_count,
-            overlay_pages=stats.overlay_pages_count, overlay_bytes=stats.overlay_bytes,
+            overlay_pages=stats.overlay_pages_count,
+            overlay_bytes=stats.overlay_bytes,
             base_bytes=stats.base_pages_count * PAGE_BYTES,
-            delta_bytes=store.delta_bytes, commit=store.last.id if store.last else 0,
+            delta_bytes=store.delta_bytes,
+            commit=store.last.id if store.last else 0,
         )

@@ -72,8 +72,13 @@ class Record:
     def unpack(cls, data: bytes) -> Record:
         """Decode and check the types; HeapCorruptError for anything else."""
         fields = _unpack_map(data, "a commit record")
-        types = {"parent_hash": bytes, "nonce": bytes, "body_hash": bytes, "note": str,
-                 "time": float}
+        types = {
+            "parent_hash": bytes,
+            "nonce": bytes,
+            "body_hash": bytes,
+            "note": str,
+            "time": float,
+        }
         for name in cls.__slots__:
             expected = types.get(name, int)
             value = fields.get(name)
@@ -290,8 +295,9 @@ class Store:
                 ) from error
         return self._note(record, packed, chunks, rebased)
 
-    def _write(self, record: Record, packed: bytes, chunks: list[Any],
-               rebased: list[Extent]) -> None:
+    def _write(
+        self, record: Record, packed: bytes, chunks: list[Any], rebased: list[Extent]
+    ) -> None:
         with self._env.begin(write=True) as txn:
             for index, chunk in enumerate(chunks):
                 _append(txn, self._deltas, _delta_key(record.id, index), chunk)
@@ -299,8 +305,9 @@ class Store:
                 txn.put(extent.number.to_bytes(4, "big"), _pack_extent(extent), db=self._extents)
             _append(txn, self._commits, _commit_key(record.id), packed)
 
-    def _note(self, record: Record, packed: bytes, chunks: list[Any],
-              rebased: list[Extent]) -> list[Extent]:
+    def _note(
+        self, record: Record, packed: bytes, chunks: list[Any], rebased: list[Extent]
+    ) -> list[Extent]:
         replaced = [self.extents[e.number] for e in rebased if e.number in self.extents]
         self.last, self._last_hash = record, record_hash(packed)
         self.extents.update({extent.number: extent for extent in rebased})
@@ -370,8 +377,13 @@ class Store:
     def next_record(self, **fields: Any) -> Record:
         """The record of the commit after the last one."""
         parent = self.last.id if self.last else 0
-        return Record(id=parent + 1, parent=parent, parent_hash=self._last_hash,
-                      nonce=secrets.token_bytes(8), **fields)
+        return Record(
+            id=parent + 1,
+            parent=parent,
+            parent_hash=self._last_hash,
+            nonce=secrets.token_bytes(8),
+            **fields,
+        )
 
     @property
     def lock_fd(self) -> int:
@@ -432,8 +444,14 @@ def _open_environment(directory: Path) -> lmdb.Environment:
     """Open LMDB with the largest map that the address space allows."""
     for map_bytes in _MAP_BYTES:
         try:
-            return lmdb.open(str(directory), map_size=map_bytes, max_dbs=8, readahead=False,
-                             sync=is_sync_enabled(), mode=0o644)
+            return lmdb.open(
+                str(directory),
+                map_size=map_bytes,
+                max_dbs=8,
+                readahead=False,
+                sync=is_sync_enabled(),
+                mode=0o644,
+            )
         except (lmdb.MemoryError, MemoryError):
             continue
         except lmdb.InvalidError as error:
@@ -445,14 +463,18 @@ def _open_environment(directory: Path) -> lmdb.Environment:
 
 def _new_meta() -> bytes:
     """The identity of a new heap."""
-    return _seal(msgpack.packb({
-        "format": FORMAT,
-        "uuid": uuid.uuid4().bytes,
-        "page_bytes": PAGE_BYTES,
-        "hash_key": secrets.token_bytes(16),
-        "features_required": 0,
-        "features_optional": 0,
-    }))
+    return _seal(
+        msgpack.packb(
+            {
+                "format": FORMAT,
+                "uuid": uuid.uuid4().bytes,
+                "page_bytes": PAGE_BYTES,
+                "hash_key": secrets.token_bytes(16),
+                "features_required": 0,
+                "features_optional": 0,
+            }
+        )
+    )
 
 
 def _check_meta(packed: bytes) -> dict[str, Any]:
@@ -470,10 +492,16 @@ def _check_meta(packed: bytes) -> dict[str, Any]:
 
 
 def _pack_extent(extent: Extent) -> bytes:
-    return _seal(msgpack.packb({
-        "version": extent.version, "file_bytes": extent.file_bytes, "checksum": extent.checksum,
-        "file_name": extent.file_name,
-    }))
+    return _seal(
+        msgpack.packb(
+            {
+                "version": extent.version,
+                "file_bytes": extent.file_bytes,
+                "checksum": extent.checksum,
+                "file_name": extent.file_name,
+            }
+        )
+    )
 
 
 def _append(txn: lmdb.Transaction, db: Any, key: bytes, value: Any) -> None:

@@ -26,20 +26,25 @@ typedef struct dh_heap dh_heap;
 typedef struct dh_capture dh_capture;
 
 enum {
-    DH_E_FULL = -1,     /* the arena's capacity is used up                           */
-    DH_E_CORRUPT = -2,  /* a damaged structure was met; nothing was followed         */
-    DH_E_WATCH = -3,    /* the kernel no longer tracks what it must track            */
-    DH_E_FORKED = -4,   /* the heap belongs to the parent process                    */
-    DH_E_LIMIT = -5,    /* a size beyond what the format can express                 */
-    DH_E_ABSENT = -6,   /* no such key                                               */
-    DH_E_FORMAT = -7,   /* bytes that are not a record of this format                */
-    DH_E_CLOSED = -8,   /* the heap is closed                                        */
+    DH_E_FULL = -1,       /* the arena's capacity is used up                           */
+    DH_E_CORRUPT = -2,    /* a damaged structure was met; nothing was followed         */
+    DH_E_WATCH = -3,      /* the kernel no longer tracks what it must track            */
+    DH_E_FORKED = -4,     /* the heap belongs to the parent process                    */
+    DH_E_LIMIT = -5,      /* a size beyond what the format can express                 */
+    DH_E_ABSENT = -6,     /* no such key                                               */
+    DH_E_FORMAT = -7,     /* bytes that are not a record of this format                */
+    DH_E_CLOSED = -8,     /* the heap is closed                                        */
     DH_E_UNHASHABLE = -9, /* the value cannot be a key                               */
-    DH_E_TRACKER = -10  /* the tracker asked for is not available here               */
+    DH_E_TRACKER = -10    /* the tracker asked for is not available here               */
 };
 
-enum { DH_TRACKER_AUTO = 0, DH_TRACKER_UFFD = 1, DH_TRACKER_UFFD_DEV = 2, DH_TRACKER_COMPARE = 3,
-       DH_TRACKER_SCRIPT = 4 };
+enum {
+    DH_TRACKER_AUTO = 0,
+    DH_TRACKER_UFFD = 1,
+    DH_TRACKER_UFFD_DEV = 2,
+    DH_TRACKER_COMPARE = 3,
+    DH_TRACKER_SCRIPT = 4
+};
 
 /* What the caller wants of a new heap object; bytes of address space, not of memory. */
 typedef struct {
@@ -57,15 +62,15 @@ typedef struct {
 
 /* What one commit found and made. Bytes and nanoseconds. */
 typedef struct {
-    uint64_t pages_count;        /* page entries in the delta, data and table          */
-    uint64_t data_pages_count;   /* of these, pages of the arena                       */
-    uint64_t scanned_pages_count;/* pages the watch reported                           */
-    uint64_t whole_pages_count;  /* entries that hold a whole page                     */
-    uint64_t changed_bytes;      /* 8-byte words that differ from the last commit, x 8 */
-    uint64_t delta_bytes;        /* bytes of all chunks                                */
-    uint64_t stop_ns;            /* how long the world was stopped                     */
-    uint64_t scan_ns;            /* of that, the scan                                  */
-    uint64_t encode_ns;          /* compare, diff, checksum                            */
+    uint64_t pages_count;         /* page entries in the delta, data and table          */
+    uint64_t data_pages_count;    /* of these, pages of the arena                       */
+    uint64_t scanned_pages_count; /* pages the watch reported                           */
+    uint64_t whole_pages_count;   /* entries that hold a whole page                     */
+    uint64_t changed_bytes;       /* 8-byte words that differ from the last commit, x 8 */
+    uint64_t delta_bytes;         /* bytes of all chunks                                */
+    uint64_t stop_ns;             /* how long the world was stopped                     */
+    uint64_t scan_ns;             /* of that, the scan                                  */
+    uint64_t encode_ns;           /* compare, diff, checksum                            */
 } dh_commit_stats;
 
 typedef struct {
@@ -80,16 +85,16 @@ typedef struct {
 } dh_collect_stats;
 
 typedef struct {
-    int tracker;                   /* DH_TRACKER_* in use                              */
+    int tracker; /* DH_TRACKER_* in use                              */
     uint64_t capacity_pages;
     uint64_t hwm_pages;
-    uint64_t free_pages_count;     /* pages below the mark that hold nothing           */
-    uint64_t allocated_bytes;      /* cells and runs handed out                        */
+    uint64_t free_pages_count; /* pages below the mark that hold nothing           */
+    uint64_t allocated_bytes;  /* cells and runs handed out                        */
     uint64_t handles_count;
-    uint64_t exports_count;        /* exported buffers                                 */
-    uint64_t overlay_pages_count;  /* pages whose committed image is not the base's    */
-    uint64_t overlay_bytes;        /* memory for these images                          */
-    uint64_t base_pages_count;     /* pages in mapped base files                       */
+    uint64_t exports_count;       /* exported buffers                                 */
+    uint64_t overlay_pages_count; /* pages whose committed image is not the base's    */
+    uint64_t overlay_bytes;       /* memory for these images                          */
+    uint64_t base_pages_count;    /* pages in mapped base files                       */
 } dh_heap_stats;
 
 /* --- life ------------------------------------------------------------------------------------ */

@@ -7,19 +7,38 @@
 
 #include "heap.h"
 
-static const uint16_t class_bytes[DH_CLASSES_COUNT] = {16,  32,  48,  64,  80,  96,  112, 128,
-                                                       160, 192, 224, 256, 320, 384, 448, 512,
+static const uint16_t class_bytes[DH_CLASSES_COUNT] = {16,  32,  48,  64,   80,   96,  112, 128,
+                                                       160, 192, 224, 256,  320,  384, 448, 512,
                                                        576, 672, 816, 1024, 1360, 2048};
 static uint8_t class_of_granules[DH_CELL_BYTES_MAX / DH_GRANULE_BYTES + 1];
 dh_page_bits dh_class_starts[DH_CLASSES_COUNT];
 
 const uint16_t dh_kind_bytes[256] = {
-    [DH_KIND_RUN_REFS] = DH_PAGE_BYTES, [DH_KIND_RUN_RAW] = DH_PAGE_BYTES,
+    [DH_KIND_RUN_REFS] = DH_PAGE_BYTES,
+    [DH_KIND_RUN_RAW] = DH_PAGE_BYTES,
 #define PAIR(i, bytes) [DH_KIND_CELLS + 2 * (i)] = (bytes), [DH_KIND_CELLS + 2 * (i) + 1] = (bytes)
-    PAIR(0, 16),    PAIR(1, 32),    PAIR(2, 48),    PAIR(3, 64),   PAIR(4, 80),   PAIR(5, 96),
-    PAIR(6, 112),   PAIR(7, 128),   PAIR(8, 160),   PAIR(9, 192),  PAIR(10, 224), PAIR(11, 256),
-    PAIR(12, 320),  PAIR(13, 384),  PAIR(14, 448),  PAIR(15, 512), PAIR(16, 576), PAIR(17, 672),
-    PAIR(18, 816),  PAIR(19, 1024), PAIR(20, 1360), PAIR(21, 2048),
+    PAIR(0, 16),
+    PAIR(1, 32),
+    PAIR(2, 48),
+    PAIR(3, 64),
+    PAIR(4, 80),
+    PAIR(5, 96),
+    PAIR(6, 112),
+    PAIR(7, 128),
+    PAIR(8, 160),
+    PAIR(9, 192),
+    PAIR(10, 224),
+    PAIR(11, 256),
+    PAIR(12, 320),
+    PAIR(13, 384),
+    PAIR(14, 448),
+    PAIR(15, 512),
+    PAIR(16, 576),
+    PAIR(17, 672),
+    PAIR(18, 816),
+    PAIR(19, 1024),
+    PAIR(20, 1360),
+    PAIR(21, 2048),
 #undef PAIR
 };
 
@@ -419,7 +438,8 @@ bool dh_cell_is_allocated(const dh_heap *heap, dh_off off)
     if ((off & (DH_GRANULE_BYTES - 1)) != 0 || pgno >= heap->arena.hwm_pages)
         return false;
     return ((alloc->old[pgno].bits[granule / 64] | alloc->fresh[pgno].bits[granule / 64]) >>
-            (granule % 64)) & 1u;
+            (granule % 64)) &
+           1u;
 }
 
 size_t dh_cell_bytes(const dh_heap *heap, dh_off off)

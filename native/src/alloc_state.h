@@ -17,9 +17,9 @@
 #define DH_PAGE_BIT_WORDS (DH_GRANULES_PER_PAGE / 64u)
 
 enum {
-    DH_PAGE_LISTED = 1,  /* stands in its class's partial or hot list               */
-    DH_PAGE_HOT = 2,     /* allocated into since the last commit: dirty anyway      */
-    DH_PAGE_ZERO = 4     /* free and known to read as zeros                         */
+    DH_PAGE_LISTED = 1, /* stands in its class's partial or hot list               */
+    DH_PAGE_HOT = 2,    /* allocated into since the last commit: dirty anyway      */
+    DH_PAGE_ZERO = 4    /* free and known to read as zeros                         */
 };
 
 typedef struct {
@@ -35,11 +35,11 @@ typedef struct {
 
 /* Where a class allocates now. */
 typedef struct {
-    dh_pgno pgno;        /* 0: none                                                 */
-    uint32_t word;       /* index into the page's bit words                         */
-    uint64_t free_bits;  /* free object starts in that word not yet handed out      */
-    dh_pgno resume;      /* where it stood when the last commit came; 0: none       */
-    dh_pgno_stack hot;   /* pages with room that are dirty anyway                   */
+    dh_pgno pgno;          /* 0: none                                                 */
+    uint32_t word;         /* index into the page's bit words                         */
+    uint64_t free_bits;    /* free object starts in that word not yet handed out      */
+    dh_pgno resume;        /* where it stood when the last commit came; 0: none       */
+    dh_pgno_stack hot;     /* pages with room that are dirty anyway                   */
     dh_pgno_stack partial; /* other pages with room                                 */
     uint64_t cells_count;  /* cells in all pages of this class and content          */
     uint64_t free_count;   /* of these, free                                        */
@@ -59,16 +59,16 @@ struct dh_alloc {
     dh_page_bits *fresh;
     uint16_t *free_cells;
     uint8_t *flags;
-    dh_bits changed;       /* pages whose kind or bits may differ from the table     */
+    dh_bits changed; /* pages whose kind or bits may differ from the table     */
     uint64_t capacity_pages;
-    uint64_t free_pages_count;   /* kind FREE below the mark                         */
+    uint64_t free_pages_count; /* kind FREE below the mark                         */
     uint64_t allocated_bytes;
     dh_pgno run_floor[32]; /* by log2 of the length: no free run that long below it  */
     dh_class_cursor cursors[DH_CLASSES_COUNT * 2];
-    dh_off *journal;       /* NULL: closed */
+    dh_off *journal; /* NULL: closed */
     size_t journal_count, journal_room;
     bool journal_open;
-    dh_pin *pins;          /* runs with exported views, unsorted                     */
+    dh_pin *pins; /* runs with exported views, unsorted                     */
     size_t pins_count, pins_room;
 };
 

@@ -189,8 +189,8 @@ static int add_freed(dh_capture *capture, dh_pgno pgno)
 
 static int add_entry(dh_capture *capture, dh_pgno pgno, const dh_table_entry *entry)
 {
-    int rc = grow_array((void **)&capture->entries, &capture->entries_room,
-                        capture->entries_count, sizeof *capture->entries);
+    int rc = grow_array((void **)&capture->entries, &capture->entries_room, capture->entries_count,
+                        sizeof *capture->entries);
     if (rc == 0)
         capture->entries[capture->entries_count++] = (dh_captured_entry){pgno, *entry};
     return rc;
@@ -248,8 +248,8 @@ static int copy_table(dh_heap *heap, dh_capture *capture, const dh_bits *changed
             continue;
         if (dh_table_page_of((dh_pgno)p) != current) {
             current = dh_table_page_of((dh_pgno)p);
-            int rc = add_page(capture, current | DH_PGNO_TABLE,
-                              dh_table_page(&heap->table, current));
+            int rc =
+                add_page(capture, current | DH_PGNO_TABLE, dh_table_page(&heap->table, current));
             if (rc != 0)
                 return rc;
             page = capture->bytes + (capture->pages_count - 1) * (size_t)DH_PAGE_BYTES;
@@ -288,13 +288,13 @@ static int take_for_commit(dh_heap *heap, dh_capture *capture)
 {
     dh_alloc *alloc = &heap->alloc;
     uint64_t scan_began_ns = dhi_clock_ns();
-    int rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages,
-                           &capture->stats.scanned_pages_count);
+    int rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages, &capture->stats.scanned_pages_count);
 
     capture->stats.scan_ns = dhi_clock_ns() - scan_began_ns;
     if (rc != 0)
-        return dhi_fail(heap, rc, "the kernel could not say which pages were written; they all "
-                                  "count as written in the next commit");
+        return dhi_fail(heap, rc,
+                        "the kernel could not say which pages were written; they all "
+                        "count as written in the next commit");
     note_state(heap, capture);
     dh_watch_take(heap->watch, heap->commit_cursor, &capture->flight, capture->limit);
     dh_bits_or(&capture->changed, &alloc->changed, capture->limit);
@@ -347,8 +347,9 @@ static int prepare(dh_heap *heap, dh_capture *capture)
 static int check_running(const dh_heap *heap)
 {
     if (heap->is_forked)
-        return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process: open it again "
-                                           "after the parent has closed it");
+        return dhi_fail(heap, DH_E_FORKED,
+                        "this heap belongs to the parent process: open it again "
+                        "after the parent has closed it");
     return heap->phase == DH_RUNNING ? 0 : dhi_fail(heap, DH_E_CLOSED, "the heap is closed");
 }
 
@@ -387,10 +388,7 @@ int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out)
     return capture_take(heap, false, savepoint_out);
 }
 
-void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint)
-{
-    recycle(heap, savepoint);
-}
+void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint) { recycle(heap, savepoint); }
 
 static int settle_entry(dh_heap *heap, const dh_capture *capture, const dh_delta_entry *entry,
                         const uint8_t *payload)
@@ -455,8 +453,8 @@ int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out)
     *pages_out = capture->freed_count;
     *changed_bytes_out = 0;
     for (size_t i = 0; i < capture->pages_count; i++) {
-        uint32_t words = dh_page_changed_words(heap, capture->pages[i],
-                                               capture->bytes + i * DH_PAGE_BYTES);
+        uint32_t words =
+            dh_page_changed_words(heap, capture->pages[i], capture->bytes + i * DH_PAGE_BYTES);
         *pages_out += words != 0;
         *changed_bytes_out += words * (uint64_t)8;
     }
@@ -464,7 +462,10 @@ int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out)
     return 0;
 }
 
-void dh_commit_state(const dh_capture *capture, dh_state *state_out) { *state_out = capture->state; }
+void dh_commit_state(const dh_capture *capture, dh_state *state_out)
+{
+    *state_out = capture->state;
+}
 
 void dh_commit_stats_read(const dh_capture *capture, dh_commit_stats *stats_out)
 {

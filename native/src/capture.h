@@ -21,13 +21,13 @@ typedef struct {
 } dh_captured_entry;
 
 struct dh_capture {
-    dh_bits flight;   /* data pages taken from the commit cursor (commit only)     */
-    dh_bits changed;  /* allocation entries taken (commit only)                    */
-    uint64_t limit;   /* pages both sets cover                                     */
+    dh_bits flight;  /* data pages taken from the commit cursor (commit only)     */
+    dh_bits changed; /* allocation entries taken (commit only)                    */
+    uint64_t limit;  /* pages both sets cover                                     */
     bool is_commit;
 
-    dh_pgno *pages;   /* captured pages, ascending; pages of the table at the end  */
-    uint8_t *bytes;   /* pages_count x DH_PAGE_BYTES, in the order of pages        */
+    dh_pgno *pages; /* captured pages, ascending; pages of the table at the end  */
+    uint8_t *bytes; /* pages_count x DH_PAGE_BYTES, in the order of pages        */
     size_t pages_count, pages_room;
     size_t populated; /* pages of `bytes` touched before                           */
     dh_pgno *freed;   /* pages that the last commit held and that are free now     */

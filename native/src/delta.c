@@ -57,8 +57,8 @@ int dh_chunk_header_decode(const uint8_t *bytes, size_t size, dh_chunk_header *h
     header_out->chunk_index = get_u32(bytes + 24);
     header_out->entries_count = get_u32(bytes + 28);
     header_out->payload_bytes = get_u32(bytes + 32);
-    uint64_t body = (uint64_t)header_out->entries_count * DH_ENTRY_BYTES +
-                    header_out->payload_bytes;
+    uint64_t body =
+        (uint64_t)header_out->entries_count * DH_ENTRY_BYTES + header_out->payload_bytes;
     if (body != size - DH_CHUNK_HEADER_BYTES ||
         get_u32(bytes + 44) != dh_crc32c(0, bytes + DH_CHUNK_HEADER_BYTES, (size_t)body))
         return DH_E_FORMAT;

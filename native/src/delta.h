@@ -18,8 +18,8 @@
 #define DH_DIFF_BYTES_MAX 3072u
 
 typedef struct {
-    uint64_t parent_id;      /* the image that DIFF payloads apply to    */
-    uint64_t commit_id;      /* the image that results                   */
+    uint64_t parent_id; /* the image that DIFF payloads apply to    */
+    uint64_t commit_id; /* the image that results                   */
     uint32_t chunk_index;
     uint32_t entries_count;
     uint32_t payload_bytes;

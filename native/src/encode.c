@@ -209,8 +209,11 @@ static int encode_all(encoder *enc)
 int dh_commit_encode(dh_heap *heap, dh_capture *capture, uint64_t parent_id, uint64_t commit_id,
                      size_t chunk_bytes)
 {
-    encoder enc = {.heap = heap, .capture = capture, .parent_id = parent_id,
-                   .commit_id = commit_id, .chunk_bytes = chunk_bytes};
+    encoder enc = {.heap = heap,
+                   .capture = capture,
+                   .parent_id = parent_id,
+                   .commit_id = commit_id,
+                   .chunk_bytes = chunk_bytes};
     uint64_t began_ns = dhi_clock_ns();
     int rc = dhi_fault("commit.encode");
 

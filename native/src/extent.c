@@ -80,8 +80,8 @@ static bool gather_pages(const dh_heap *heap, const dh_capture *capture, uint32_
     bool any = false;
     for (uint32_t i = 0; i < count; i++) {
         uint8_t *at = buffer + i * (size_t)DH_PAGE_BYTES;
-        const uint8_t *bytes = page_to_write(heap, capture,
-                                             extent_no * DH_EXTENT_PAGES + from + i, at);
+        const uint8_t *bytes =
+            page_to_write(heap, capture, extent_no * DH_EXTENT_PAGES + from + i, at);
         any |= bytes != dh_zero_page;
         if (bytes != at)
             memcpy(at, bytes, DH_PAGE_BYTES);
@@ -112,9 +112,9 @@ static int write_pages(const dh_heap *heap, const dh_capture *capture, uint32_t 
 int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
                     int fd, uint64_t *file_bytes_out, uint32_t *checksum_out)
 {
-    uint32_t pages = trim_pages(
-        heap, capture, extent_no,
-        extent_pages(capture ? &capture->state : &heap->committed, extent_no));
+    uint32_t pages =
+        trim_pages(heap, capture, extent_no,
+                   extent_pages(capture ? &capture->state : &heap->committed, extent_no));
     size_t size = trailer_bytes(pages);
     uint8_t *trailer = malloc(size);
     uint64_t magic = TRAILER_MAGIC;
@@ -166,10 +166,11 @@ static int read_trailer(dh_heap *heap, uint32_t extent_no, uint64_t version, int
         memcpy(&checksum, trailer + size - 4, 4);
     }
     if (n != (ssize_t)size || magic != TRAILER_MAGIC || found_version != version ||
-        found_extent != extent_no || found_pages != pages ||
-        checksum != expected || checksum != dh_crc32c(0, trailer, size - 4)) {
+        found_extent != extent_no || found_pages != pages || checksum != expected ||
+        checksum != dh_crc32c(0, trailer, size - 4)) {
         free(trailer);
-        return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u, version %llu: damaged, or "
+        return dhi_fail(heap, DH_E_CORRUPT,
+                        "base file of extent %u, version %llu: damaged, or "
                         "of another heap",
                         extent_no, (unsigned long long)version);
     }

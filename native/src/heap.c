@@ -14,10 +14,7 @@
 #define CAPACITY_BYTES_MAX ((uint64_t)1 << 42) /* 4 TiB: page numbers have 31 bits, with room */
 #define CAPACITY_BYTES_MIN ((uint64_t)1 << 20)
 
-static bool page_is_image(void *context, dh_pgno pgno)
-{
-    return dh_image_same(context, pgno);
-}
+static bool page_is_image(void *context, dh_pgno pgno) { return dh_image_same(context, pgno); }
 
 /* Async-signal-safe: the child may have been forked from any thread. */
 static void fork_child(void *context)
@@ -56,8 +53,8 @@ static int open_parts(dh_heap *heap, const dh_options *options)
                         (unsigned long long)options->capacity_bytes);
     if (rc != 0)
         return rc;
-    rc = dh_watch_open(&heap->arena, options->tracker, &source, &heap->watch,
-                       heap->tracker_reason, sizeof heap->tracker_reason);
+    rc = dh_watch_open(&heap->arena, options->tracker, &source, &heap->watch, heap->tracker_reason,
+                       sizeof heap->tracker_reason);
     if (rc != 0)
         return dhi_fail(heap, rc, "the tracker asked for does not work here: %s",
                         heap->tracker_reason);

@@ -23,22 +23,22 @@ struct dh_heap {
     dh_heap_phase phase;
     volatile int is_forked; /* set by the fork guard in a child                       */
     dh_arena arena;
-    dh_alloc alloc;         /* world lock                                             */
-    dh_table table;         /* heap lock                                              */
-    dh_image image;         /* heap lock                                              */
+    dh_alloc alloc; /* world lock                                             */
+    dh_table table; /* heap lock                                              */
+    dh_image image; /* heap lock                                              */
     dh_watch *watch;
     int commit_cursor;
     dh_fork_guard *guard;
-    int guarded_fd;         /* -1 or a descriptor closed in a child                   */
-    dh_handles handles;     /* world lock                                             */
+    int guarded_fd;     /* -1 or a descriptor closed in a child                   */
+    dh_handles handles; /* world lock                                             */
     uint64_t hash_key[2];
     dh_word root;
     uint64_t serial_next;   /* never goes back, not even in a rollback: world lock    */
     uint64_t exports_count; /* exported buffers, world lock                           */
     dh_state committed;     /* as of the last commit                                  */
     dh_world world;
-    dh_capture *spare;      /* buffers of the last capture, kept for the next         */
-    dh_capture *empty;      /* before the first commit: the heap as it was made       */
+    dh_capture *spare; /* buffers of the last capture, kept for the next         */
+    dh_capture *empty; /* before the first commit: the heap as it was made       */
     char error_text[256];
     char tracker_reason[512];
 };

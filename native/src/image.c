@@ -273,8 +273,8 @@ int dh_image_advance(dh_heap *heap, dh_pgno pgno, const uint8_t *diff, size_t si
         return 0;
     }
     if (slot != NULL && slot->form == DH_PAGE_DIFF) {
-        size_t merged_size = dh_diff_merge(slot->bytes, slot->size, diff, size, merged,
-                                           sizeof merged);
+        size_t merged_size =
+            dh_diff_merge(slot->bytes, slot->size, diff, size, merged, sizeof merged);
         if (merged_size != DH_DIFF_TOO_LARGE)
             return slot_fill(&heap->image, slot, DH_PAGE_DIFF, merged, merged_size);
     }

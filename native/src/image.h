@@ -14,7 +14,8 @@
 #include "base.h"
 
 #define DH_EXTENT_PAGES 1024u /* 4 MiB */
-#define DH_EXTENT_TABLE (DH_PGNO_TABLE / DH_EXTENT_PAGES) /* extent numbers of the table start here */
+#define DH_EXTENT_TABLE \
+    (DH_PGNO_TABLE / DH_EXTENT_PAGES) /* extent numbers of the table start here */
 
 static inline uint32_t dh_extent_of(dh_pgno pgno) { return pgno / DH_EXTENT_PAGES; }
 
@@ -22,28 +23,28 @@ typedef enum {
     DH_PAGE_DIFF = 1,  /* words that differ from the base, or from the parent's image in a delta */
     DH_PAGE_FRESH = 2, /* words that differ from zeros                                           */
     DH_PAGE_WHOLE = 3,
-    DH_PAGE_FREED = 4  /* not allocated: bytes undefined, shown as zeros                          */
+    DH_PAGE_FREED = 4 /* not allocated: bytes undefined, shown as zeros                          */
 } dh_page_form;
 
 /* One overlay entry. */
 typedef struct {
     dh_pgno pgno; /* 0xffffffff: empty slot */
     uint8_t form;
-    uint16_t size;  /* bytes of payload      */
+    uint16_t size; /* bytes of payload      */
     uint8_t *bytes;
 } dh_overlay_slot;
 
 /* One mapped base file. */
 typedef struct {
-    const uint8_t *view;  /* NULL: no base, zeros             */
+    const uint8_t *view; /* NULL: no base, zeros             */
     uint64_t view_bytes;
-    uint32_t pages_count; /* pages the file has               */
-    uint64_t version;     /* commit id it is the image of     */
+    uint32_t pages_count;   /* pages the file has               */
+    uint64_t version;       /* commit id it is the image of     */
     uint32_t overlay_count; /* overlay entries in this extent */
 } dh_extent;
 
 typedef struct {
-    dh_extent *data;  /* by extent number, grows            */
+    dh_extent *data; /* by extent number, grows            */
     size_t data_count;
     dh_extent *table;
     size_t table_count;

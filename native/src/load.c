@@ -18,7 +18,7 @@ static uint8_t *page_memory(dh_heap *heap, dh_pgno pgno)
                    : NULL;
     }
     return pgno != 0 && pgno < heap->arena.capacity_pages ? dh_arena_page(&heap->arena, pgno)
-                                                         : NULL;
+                                                          : NULL;
 }
 
 static int apply_payload(uint8_t *page, const dh_delta_entry *entry, const uint8_t *payload)

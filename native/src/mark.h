@@ -7,11 +7,11 @@
 /* One tracing run. The bits lie outside the arena: marking dirties nothing. */
 typedef struct {
     dh_heap *heap;
-    dh_page_bits *bits;   /* by pgno; object starts */
+    dh_page_bits *bits; /* by pgno; object starts */
     uint64_t bits_bytes;
     dh_off *stack;
     size_t stack_count, stack_room;
-    dh_bits overflow;     /* pages with marked cells that did not fit the stack */
+    dh_bits overflow; /* pages with marked cells that did not fit the stack */
     bool has_overflow;
     uint64_t roots_count, overflow_rounds_count;
 } dh_mark;

@@ -14,15 +14,9 @@
  * touch of a released page costs as much again. */
 #define RELEASE_PAGES_MIN 16u
 
-static unsigned log2_floor(uint64_t n)
-{
-    return 63u - (unsigned)__builtin_clzll(n);
-}
+static unsigned log2_floor(uint64_t n) { return 63u - (unsigned)__builtin_clzll(n); }
 
-static unsigned log2_ceil(uint64_t n)
-{
-    return n <= 1 ? 0 : log2_floor(n - 1) + 1u;
-}
+static unsigned log2_ceil(uint64_t n) { return n <= 1 ? 0 : log2_floor(n - 1) + 1u; }
 
 int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno)
 {

@@ -5,7 +5,7 @@
  */
 #include "heap.h"
 
-_Static_assert(DH_TABLE_ENTRY_BYTES * DH_TABLE_ENTRIES_PER_PAGE <= DH_PAGE_BYTES,
+_Static_assert(DH_TABLE_ENTRY_BYTES *DH_TABLE_ENTRIES_PER_PAGE <= DH_PAGE_BYTES,
                "table entries must fit their page");
 
 int dh_table_init(dh_table *table, uint64_t capacity_pages)
@@ -57,8 +57,8 @@ void dh_table_entry_show(dh_heap *heap, dh_pgno pgno, const dh_table_entry *entr
     dh_alloc *alloc = &heap->alloc;
 
     /* Listed pages of another kind are passed over when they are popped. */
-    alloc->flags[pgno] &= (uint8_t)(DH_PAGE_HOT |
-                                    (alloc->kind[pgno] == entry->kind ? DH_PAGE_LISTED : 0));
+    alloc->flags[pgno] &=
+        (uint8_t)(DH_PAGE_HOT | (alloc->kind[pgno] == entry->kind ? DH_PAGE_LISTED : 0));
     alloc->kind[pgno] = entry->kind;
     alloc->run[pgno] = 0;
     memset(&alloc->fresh[pgno], 0, sizeof alloc->fresh[pgno]);

@@ -40,8 +40,8 @@ void dh_table_decode(const uint8_t *page, uint32_t slot, dh_table_entry *entry_o
 void dh_table_encode(uint8_t *page, uint32_t slot, const dh_table_entry *entry);
 static inline void dh_table_read(const dh_table *table, dh_pgno pgno, dh_table_entry *entry_out)
 {
-    dh_table_decode(dh_table_page(table, dh_table_page_of(pgno)),
-                    pgno % DH_TABLE_ENTRIES_PER_PAGE, entry_out);
+    dh_table_decode(dh_table_page(table, dh_table_page_of(pgno)), pgno % DH_TABLE_ENTRIES_PER_PAGE,
+                    entry_out);
 }
 /* What the allocator says now, in the table's form. */
 void dh_table_entry_now(const dh_heap *heap, dh_pgno pgno, dh_table_entry *entry_out);

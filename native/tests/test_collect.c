@@ -47,9 +47,7 @@ static void build(dh_heap *heap)
 {
     memset(nodes, 0, sizeof nodes);
     for (size_t i = 0; i < NODES; i++)
-        CHECK_EQ(dh_cell_new(heap, i % 50 == 0 ? 40000 : 64, DH_REFS,
-                             &nodes[i].off),
-                 0);
+        CHECK_EQ(dh_cell_new(heap, i % 50 == 0 ? 40000 : 64, DH_REFS, &nodes[i].off), 0);
     for (size_t i = 0; i < NODES; i++) {
         dh_word *words = dh_at(heap, nodes[i].off);
         nodes[i].edges_count = check_random_below(EDGES_MAX);
@@ -81,8 +79,8 @@ static void only_what_is_reachable_stays(size_t stack_room)
     dh_mark_run(&mark);
     for (size_t i = 0; i < NODES; i++) {
         unsigned granule = (unsigned)(nodes[i].off % DH_PAGE_BYTES) / DH_GRANULE_BYTES;
-        bool marked = (mark.bits[nodes[i].off / DH_PAGE_BYTES].bits[granule / 64] >>
-                       (granule % 64)) & 1u;
+        bool marked =
+            (mark.bits[nodes[i].off / DH_PAGE_BYTES].bits[granule / 64] >> (granule % 64)) & 1u;
         CHECK_EQ(marked, nodes[i].is_reachable);
     }
     CHECK(stack_room > 100 || mark.overflow_rounds_count > 0);

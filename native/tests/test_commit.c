@@ -203,8 +203,8 @@ static void fold(dh_heap *heap)
         stored_extent extent;
         put_extent(heap, NULL, numbers[i], disk.commit_id, &extent);
         record_extent(&extent);
-        CHECK_EQ(dh_extent_switch(heap, extent.number, extent.version, extent.fd,
-                                  extent.file_bytes, extent.checksum),
+        CHECK_EQ(dh_extent_switch(heap, extent.number, extent.version, extent.fd, extent.file_bytes,
+                                  extent.checksum),
                  0);
     }
     for (size_t i = 0; i < disk.chunks_count; i++)
@@ -380,8 +380,7 @@ static void damaged_chunks_are_refused(void)
         chunk->bytes[at] ^= bit;
         CHECK_EQ(dh_load_delta(heap, chunk->bytes, chunk->size), DH_E_CORRUPT);
         chunk->bytes[at] ^= bit;
-        CHECK_EQ(dh_load_delta(heap, chunk->bytes, check_random_below(chunk->size)),
-                 DH_E_CORRUPT);
+        CHECK_EQ(dh_load_delta(heap, chunk->bytes, check_random_below(chunk->size)), DH_E_CORRUPT);
         dh_heap_close(heap);
     }
     store_reset();
