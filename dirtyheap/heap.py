@@ -33,7 +33,7 @@ _TRACKERS: Final = {
 }
 
 
-def open(  # noqa: A001 - the name users read: dirtyheap.open
+def open(
     path: str | os.PathLike[str],
     *,
     create: bool = True,
@@ -149,7 +149,7 @@ class Heap:
             raise
         self._store = store
 
-    # --- life ------------------------------------------------------------------------------------
+    # --- life -------------------------------------------------------------------------------------
 
     def _load(self, store: Store) -> None:
         for extent in store.extents.values():
@@ -259,7 +259,7 @@ class Heap:
         if self._savepoints:
             raise HeapError(f"{verb} inside transaction(): leave the block first")
 
-    # --- contents --------------------------------------------------------------------------------
+    # --- contents ---------------------------------------------------------------------------------
 
     @property
     def root(self) -> _native.Dict:
@@ -309,7 +309,7 @@ class Heap:
         self._refuse_in_transaction("commit()")
         return self._committer.commit(self._open_store(), note, began_ns)
 
-    # --- fold ---------------------------------------------------------------------------------------
+    # --- fold -------------------------------------------------------------------------------------
 
     @_exclusive("fold()")
     def fold(self) -> int:
@@ -320,7 +320,7 @@ class Heap:
         """
         return self._committer.fold(self._open_store())
 
-    # --- going back -----------------------------------------------------------------------------------
+    # --- going back -------------------------------------------------------------------------------
 
     @_exclusive("rollback()")
     def rollback(self) -> int:
@@ -408,7 +408,7 @@ class Heap:
             self._open_store()
             yield self
 
-    # --- looking ----------------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------
 
     @_exclusive("pending()")
     def pending(self) -> Pending:
