@@ -46,12 +46,16 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->heap = NULL;
     self->state = state;
     self->int_hashes = calloc(DHP_SMALL_INTS, sizeof *self->int_hashes);
+    self->texts = calloc(DHP_KNOWN_TEXTS, sizeof *self->texts);
+    self->texts_seen = calloc(DHP_KNOWN_TEXTS, sizeof *self->texts_seen);
     self->is_read_only = 0;
     self->exports_count = 0;
     self->stops_depth = 0;
     self->weakrefs = NULL;
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
-    int rc = self->int_hashes != NULL ? dh_heap_open(&options, &self->heap) : ENOMEM;
+    int rc = ENOMEM;
+    if (self->int_hashes != NULL && self->texts != NULL && self->texts_seen != NULL)
+        rc = dh_heap_open(&options, &self->heap);
     if (rc != 0) {
         dhp_raise_open(state, rc);
         Py_DECREF(self);
@@ -72,6 +76,15 @@ static void core_close(dhp_core *self)
     dh_heap_close(heap);
 }
 
+static void core_forget_keys(dhp_core *self)
+{
+    for (size_t i = 0; self->texts != NULL && i < DHP_KNOWN_TEXTS; i++)
+        Py_XDECREF(self->texts[i].text);
+    free(self->texts_seen);
+    free(self->texts);
+    free(self->int_hashes);
+}
+
 static void core_dealloc(PyObject *obj)
 {
     dhp_core *self = (dhp_core *)obj;
@@ -79,7 +92,7 @@ static void core_dealloc(PyObject *obj)
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     core_close(self);
-    free(self->int_hashes);
+    core_forget_keys(self);
     PyObject_Free(obj);
     Py_DECREF(type);
 }

@@ -28,6 +28,23 @@ const char *dhp_utf8(PyObject *str, Py_ssize_t *size_out, PyObject **owner_out)
     return data;
 }
 
+/* Known at the second sight only: what comes once must not push out what comes often. */
+bool dhp_key_from_new_text(dhp_core *core, PyObject *text, dh_key *key_out)
+{
+    size_t slot = dhp_text_slot(text);
+    Py_ssize_t size;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(text, &size);
+    if (DH_UNLIKELY(utf8 == NULL || core->heap == NULL))
+        return false;
+    dh_key_from_str(core->heap, (const uint8_t *)utf8, (size_t)size, key_out);
+    if (core->texts_seen[slot] == text && size <= DHP_KNOWN_TEXT_BYTES_MAX) {
+        core->texts[slot].key = *key_out;
+        dhp_replace(&core->texts[slot].text, Py_NewRef(text));
+    }
+    core->texts_seen[slot] = text;
+    return true;
+}
+
 static int hex_digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
 
 int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, size_t *size_out)

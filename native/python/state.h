@@ -38,13 +38,23 @@ typedef struct {
 } dhp_state;
 
 #define DHP_SMALL_INTS 1024
+#define DHP_KNOWN_TEXTS 64u
+#define DHP_KNOWN_TEXT_BYTES_MAX 64
+
+/* A str that is a key again and again, with its key. */
+typedef struct {
+    dh_key key;
+    PyObject *text; /* owned, or NULL */
+} dhp_known_text;
 
 /* Owner of one heap. */
 typedef struct {
     PyObject_HEAD dh_heap *heap; /* NULL: closed                                              */
     dhp_state *state;
-    uint64_t *int_hashes; /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
-    dh_key int_key;       /* key of the int 0, the form of all others             */
+    uint64_t *int_hashes;  /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
+    dh_key int_key;        /* key of the int 0, the form of all others             */
+    dhp_known_text *texts; /* DHP_KNOWN_TEXTS slots, by address                   */
+    void **texts_seen;     /* by slot: the last other one, an address only        */
     char is_read_only;
     Py_ssize_t exports_count; /* views of buffers still alive, also after close   */
     PyGILState_STATE gil;     /* of the stop under way                            */
@@ -147,19 +157,29 @@ static inline void dhp_key_from_int(dhp_core *core, int64_t v, dh_key *key_out)
         core->int_hashes[v] = key_out->hash;
 }
 
+/* The names in a program are few objects used again and again: their keys are kept too. */
+static inline size_t dhp_text_slot(PyObject *text)
+{
+    uintptr_t address = (uintptr_t)text >> 4;
+    return (address ^ address >> 6) % DHP_KNOWN_TEXTS;
+}
+bool dhp_key_from_new_text(dhp_core *core, PyObject *text, dh_key *key_out);
+static inline bool dhp_key_from_text(dhp_core *core, PyObject *text, dh_key *key_out)
+{
+    const dhp_known_text *known = &core->texts[dhp_text_slot(text)];
+    if (known->text != text)
+        return dhp_key_from_new_text(core, text, key_out);
+    *key_out = known->key;
+    return core->heap != NULL;
+}
+
 /* The usual keys. True: done. */
 static inline bool dhp_key_init_fast(dhp_core *core, PyObject *obj, dhp_key *out)
 {
     out->text = NULL;
     out->buffer = NULL;
-    if (PyUnicode_CheckExact(obj)) {
-        Py_ssize_t size;
-        const char *utf8 = PyUnicode_AsUTF8AndSize(obj, &size);
-        if (DH_UNLIKELY(utf8 == NULL || core->heap == NULL))
-            return false;
-        dh_key_from_str(core->heap, (const uint8_t *)utf8, (size_t)size, &out->key);
-        return true;
-    }
+    if (PyUnicode_CheckExact(obj))
+        return dhp_key_from_text(core, obj, &out->key);
     if (PyLong_CheckExact(obj)) {
         int overflow;
         long long v = PyLong_AsLongLongAndOverflow(obj, &overflow);
