@@ -5,6 +5,7 @@
  * copy are made under one journal; what cannot be stored takes them all back, and only then is the
  * exception made (describing the place calls the repr of a user's keys).
  */
+#include "memo.h"
 #include "state.h"
 
 #include <stdlib.h>
@@ -23,9 +24,7 @@ typedef enum {
 /* One conversion, of one value or of many. */
 typedef struct {
     dhp_core *core;
-    PyObject **memo_keys; /* open addressing, power of two; NULL: free slot */
-    dh_word *memo_words;
-    size_t memo_room, memo_count;
+    dhp_memo memo;     /* address of a plain container -> word of its copy */
     int shared_tuples; /* on the way here: inside one, everything may be met twice */
     int gc_was_enabled;
     fail_kind fail;
@@ -172,8 +171,7 @@ static int conversion_end(conversion *c, int rc)
         dh_journal_commit(c->core->heap);
     else
         dh_journal_abort(c->core->heap);
-    free(c->memo_keys);
-    free(c->memo_words);
+    dhp_memo_finish(&c->memo);
     dhp_gc_resume(c->gc_was_enabled);
     if (rc != 0)
         raise_failure(c);
@@ -182,60 +180,17 @@ static int conversion_end(conversion *c, int rc)
     return rc;
 }
 
-/* --- the memo: plain container -> word of its copy -------------------------------------------- */
+/* --- the memo --------------------------------------------------------------------------------- */
 
-static size_t memo_slot(const conversion *c, PyObject *obj)
-{
-    size_t i = ((uintptr_t)obj >> 4) * 0x9E3779B97F4A7C15u >> 20 & (c->memo_room - 1);
-    while (c->memo_keys[i] != NULL && c->memo_keys[i] != obj)
-        i = (i + 1) & (c->memo_room - 1);
-    return i;
-}
-
-/* EMPTY when not met before. */
-static dh_word memo_find(const conversion *c, PyObject *obj)
-{
-    if (c->memo_room == 0)
-        return DH_EMPTY;
-    size_t i = memo_slot(c, obj);
-    return c->memo_keys[i] != NULL ? c->memo_words[i] : DH_EMPTY;
-}
-
-static int memo_grow(conversion *c)
-{
-    conversion old = *c;
-    c->memo_room = old.memo_room ? old.memo_room * 2 : 64;
-    c->memo_keys = calloc(c->memo_room, sizeof *c->memo_keys);
-    c->memo_words = malloc(c->memo_room * sizeof *c->memo_words);
-    if (c->memo_keys == NULL || c->memo_words == NULL) {
-        free(c->memo_keys);
-        free(c->memo_words);
-        *c = old;
-        return -1;
-    }
-    for (size_t i = 0; i < old.memo_room; i++)
-        if (old.memo_keys[i] != NULL) {
-            size_t to = memo_slot(c, old.memo_keys[i]);
-            c->memo_keys[to] = old.memo_keys[i];
-            c->memo_words[to] = old.memo_words[i];
-        }
-    free(old.memo_keys);
-    free(old.memo_words);
-    return 0;
-}
+static uint64_t memo_key(PyObject *obj) { return (uint64_t)(uintptr_t)obj; }
 
 static int memo_add(conversion *c, PyObject *obj, dh_word word)
 {
     /* Who has one reference in all has one slot that leads to it, and is not met again. */
     if (Py_REFCNT(obj) == 1 && c->shared_tuples == 0)
         return 0;
-    if (c->memo_count * 2 >= c->memo_room && memo_grow(c) < 0)
-        return stop_with_code(c, ENOMEM);
-    size_t i = memo_slot(c, obj);
-    c->memo_keys[i] = obj;
-    c->memo_words[i] = word;
-    c->memo_count++;
-    return 0;
+    int rc = dhp_memo_add(&c->memo, memo_key(obj), word);
+    return rc == 0 ? 0 : stop_with_code(c, rc);
 }
 
 /* --- scalars and links ------------------------------------------------------------------------ */
@@ -437,7 +392,7 @@ static int copy_container(conversion *c, PyObject *obj, dh_word *word_out)
 {
     PyTypeObject *type = Py_TYPE(obj);
     if (type != &PyTuple_Type) {
-        dh_word known = memo_find(c, obj);
+        dh_word known = dhp_memo_find(&c->memo, memo_key(obj));
         if (known != DH_EMPTY) {
             *word_out = known;
             return 0;

@@ -12,12 +12,13 @@
 
 PyMODINIT_FUNC PyInit__native_cffi(void); /* generated */
 
-PyDoc_STRVAR(to_python_doc, "to_python($module, obj, /)\n--\n\n"
-                            "Return a plain deep copy of a heap value.\n\n"
-                            "Dict, List and Buffer become dict, list and bytearray; cycles and "
-                            "shared references are kept.\n"
-                            "Anything else is returned as it is. O(what is reachable).\n\n"
-                            ">>> dirtyheap.to_python(heap.root)");
+PyDoc_STRVAR(to_python_doc,
+             "to_python($module, obj, /)\n--\n\n"
+             "Return a plain deep copy of a heap value.\n\n"
+             "Dict, List and Buffer become dict, list and bytearray, also inside plain "
+             "dicts, lists and\ntuples; cycles and shared references are kept. "
+             "Anything else is returned as it is.\nO(what is reachable).\n\n"
+             ">>> dirtyheap.to_python(heap.root)");
 static PyObject *module_to_python(PyObject *module, PyObject *obj)
 {
     return dhp_to_python(PyModule_GetState(module), obj);

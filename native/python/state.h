@@ -259,6 +259,8 @@ static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)
 /* Both objects of an entry; the arena may be left afterwards. */
 int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
                           PyObject **value_out);
+
+/* --- to_python.c ----------------------------------------------------------------------------- */
 /* Plain deep copy of anything; cycles and shared references kept. */
 PyObject *dhp_to_python(dhp_state *state, PyObject *obj);
 

@@ -358,6 +358,44 @@ def test_overwriting_frees_what_was_there(heap):
 
 
 def test_to_python_of_other_things(heap):
-    for value in (1, "a", None, [1], object):
+    for value in (1, "a", None, object, 1.5, {1}):
         assert to_python(value) is value
     assert to_python(heap.root) == {}
+
+
+def test_to_python_of_plain_containers_around_a_heaps(heap):
+    heap.root["x"] = x = heap.list([1])
+    plain = {"a": [x, (x, heap.root)], Whatever: heap.buffer(b"b"), "dict": {}}
+    plain["self"] = plain
+    copy = to_python(plain)
+    assert copy["self"] is copy
+    assert type(copy["a"][0]) is list and copy["a"][0] == [1]
+    assert copy["a"][0] is copy["a"][1][0] is copy["a"][1][1]["x"]
+    assert copy[Whatever] == bytearray(b"b")
+    assert copy["dict"] == {} and copy["dict"] is not plain["dict"]
+    heap.root["tuple"] = ([1], {"k": ()})
+    assert type(to_python(heap.root["tuple"])[0]) is list
+    assert type(to_python([x][0:])[0]) is list
+    with pytest.raises(RecursionError):
+        to_python(deep(200_000))
+
+
+def test_to_python_over_two_heaps(heap, tmp_path):
+    with dirtyheap.open(tmp_path / "other") as other:
+        assert to_python([heap.list([1]), other.list([2])]) == [[1], [2]]
+
+
+def test_to_python_with_keys_that_meddle(tmp_path):
+    heap = dirtyheap.open(tmp_path / "h")
+
+    class Key:
+        def __hash__(self):
+            if armed:
+                heap.close()
+            return 1
+
+    armed = False
+    plain = {Key(): heap.list([1]), "after": heap.list([2])}
+    armed = True
+    with pytest.raises(dirtyheap.HeapClosedError):
+        to_python(plain)

@@ -1,0 +1,235 @@
+/* to_python.c -- whole graphs as plain Python objects.
+ *
+ * Inside the heap no Python code runs: Python's collector is paused and all keys are exact built-in
+ * objects. Around it, in plain containers that hold containers of a heap, keys are the user's: what
+ * such a container holds is listed before it is followed, and the heap asked for anew each time.
+ */
+#include "memo.h"
+#include "state.h"
+
+typedef struct {
+    dhp_core *core; /* of the first container of a heap; NULL: none met yet */
+    /* Containers met so far -> their copies, owned. A container of the heap is known by its word, a
+     * plain one by its address with bit 0 set, which no ref has. */
+    dhp_memo memo;
+} plain_copy;
+
+/* The copy made before as a new reference, or NULL. */
+static PyObject *plain_known(const plain_copy *c, uint64_t key)
+{
+    PyObject *copy = (PyObject *)(uintptr_t)dhp_memo_find(&c->memo, key);
+    return Py_XNewRef(copy);
+}
+
+/* Holds the copy: in a damaged file a parent may lose it again (a key twice in one dict). */
+static int plain_remember(plain_copy *c, uint64_t key, PyObject *copy)
+{
+    if (dhp_memo_add(&c->memo, key, (uint64_t)(uintptr_t)copy) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF(copy);
+    return 0;
+}
+
+static void plain_finish(plain_copy *c)
+{
+    for (size_t i = 0; i < c->memo.room; i++)
+        if (c->memo.items[i].key != 0)
+            Py_DECREF((PyObject *)(uintptr_t)c->memo.items[i].value);
+    dhp_memo_finish(&c->memo);
+}
+
+static PyObject *plain_from(plain_copy *c, dh_word word);
+
+static int plain_fill_dict(plain_copy *c, dh_word word, PyObject *copy)
+{
+    dh_dict_pos position = {0, 0};
+    dh_word key, value;
+    int rc, failed = 0;
+
+    while (!failed && (rc = dh_dict_next(c->core->heap, word, &position, &key, &value)) == 1) {
+        PyObject *key_obj = dhp_object_from(c->core, key);
+        PyObject *value_obj = key_obj ? plain_from(c, value) : NULL;
+        failed = value_obj == NULL || PyDict_SetItem(copy, key_obj, value_obj) < 0;
+        Py_XDECREF(key_obj);
+        Py_XDECREF(value_obj);
+    }
+    return failed ? -1 : rc < 0 ? dhp_raise(c->core, rc) : 0;
+}
+
+static int plain_fill_list(plain_copy *c, dh_word word, PyObject *copy)
+{
+    Py_ssize_t count = PyList_Size(copy);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        dh_word item_word;
+        int rc = dh_list_get(c->core->heap, word, (uint64_t)i, &item_word);
+        if (rc != 0)
+            return dhp_raise(c->core, rc);
+        PyObject *item = plain_from(c, item_word);
+        if (item == NULL || PyList_SetItem(copy, i, item) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static PyObject *plain_dict(plain_copy *c, dh_word word)
+{
+    PyObject *copy = PyDict_New();
+    if (copy != NULL && (plain_remember(c, word, copy) < 0 || plain_fill_dict(c, word, copy) < 0))
+        Py_CLEAR(copy);
+    return copy;
+}
+
+static PyObject *plain_list(plain_copy *c, dh_word word)
+{
+    uint64_t length;
+    int rc = dh_list_length(c->core->heap, word, &length);
+    if (rc != 0) {
+        dhp_raise(c->core, rc);
+        return NULL;
+    }
+    PyObject *copy = PyList_New((Py_ssize_t)length);
+    if (copy != NULL && (plain_remember(c, word, copy) < 0 || plain_fill_list(c, word, copy) < 0))
+        Py_CLEAR(copy);
+    return copy;
+}
+
+static PyObject *plain_tuple(plain_copy *c, dh_word word)
+{
+    const dh_word *words;
+    size_t count;
+    int rc = dh_tuple_read(c->core->heap, word, &words, &count);
+    if (rc != 0) {
+        dhp_raise(c->core, rc);
+        return NULL;
+    }
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; tuple != NULL && i < count; i++) {
+        PyObject *item = plain_from(c, dh_load(&words[i]));
+        if (item == NULL || PyTuple_SetItem(tuple, (Py_ssize_t)i, item) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyObject *plain_buffer(plain_copy *c, dh_word word)
+{
+    uint8_t *data;
+    uint64_t size;
+    int rc = dh_buffer_read(c->core->heap, word, &data, &size);
+    if (rc != 0) {
+        dhp_raise(c->core, rc);
+        return NULL;
+    }
+    PyObject *copy = PyByteArray_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    if (copy != NULL && plain_remember(c, word, copy) < 0)
+        Py_CLEAR(copy);
+    return copy;
+}
+
+static PyObject *plain_container(plain_copy *c, dh_word word)
+{
+    switch (dh_ref_type(word)) {
+    case DH_T_DICT:
+        return plain_dict(c, word);
+    case DH_T_LIST:
+        return plain_list(c, word);
+    case DH_T_TUPLE:
+        return plain_tuple(c, word);
+    default:
+        return plain_buffer(c, word);
+    }
+}
+
+static PyObject *plain_from(plain_copy *c, dh_word word)
+{
+    if (!dh_is_container(word) && !dh_is_ref_to(word, DH_T_TUPLE))
+        return dhp_object_from(c->core, word);
+    PyObject *copy = plain_known(c, word);
+    if (copy != NULL || Py_EnterRecursiveCall(" while a heap's value is copied") != 0)
+        return copy;
+    copy = plain_container(c, word);
+    Py_LeaveRecursiveCall();
+    return copy;
+}
+
+/* --- plain containers that hold containers of a heap ------------------------------------------ */
+
+static PyObject *plain_any(plain_copy *c, dhp_state *state, PyObject *obj);
+
+static PyObject *plain_proxy(plain_copy *c, dhp_state *state, dhp_proxy *proxy)
+{
+    dh_word word = dhp_word(proxy);
+    if (word == 0)
+        return NULL;
+    if (c->core == NULL)
+        c->core = proxy->core;
+    return c->core == proxy->core ? plain_from(c, word) : dhp_to_python(state, (PyObject *)proxy);
+}
+
+/* A new list or dict with copies of what obj holds. */
+static int plain_fill(plain_copy *c, dhp_state *state, PyObject *obj, PyObject *copy)
+{
+    int is_dict = PyDict_CheckExact(obj), rc = 0;
+    PyObject *items = is_dict ? PyDict_Items(obj) : PyList_AsTuple(obj);
+    Py_ssize_t count = items ? PyObject_Size(items) : -1;
+    for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
+        PyObject *item = is_dict ? PyList_GetItem(items, i) : PyTuple_GetItem(items, i);
+        PyObject *made = plain_any(c, state, is_dict ? PyTuple_GetItem(item, 1) : item);
+        rc = made == NULL ? -1
+             : is_dict    ? PyDict_SetItem(copy, PyTuple_GetItem(item, 0), made)
+                          : PyList_Append(copy, made);
+        Py_XDECREF(made);
+    }
+    Py_XDECREF(items);
+    return count < 0 ? -1 : rc;
+}
+
+static PyObject *plain_outer(plain_copy *c, dhp_state *state, PyObject *obj)
+{
+    uint64_t key = (uint64_t)(uintptr_t)obj | 1;
+    PyObject *copy = plain_known(c, key);
+    if (copy != NULL)
+        return copy;
+    copy = PyDict_CheckExact(obj) ? PyDict_New() : PyList_New(0);
+    if (copy != NULL && (plain_remember(c, key, copy) < 0 || plain_fill(c, state, obj, copy) < 0))
+        Py_CLEAR(copy);
+    return copy;
+}
+
+static PyObject *plain_outer_tuple(plain_copy *c, dhp_state *state, PyObject *obj)
+{
+    Py_ssize_t count = PyTuple_Size(obj);
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++) {
+        PyObject *item = plain_any(c, state, PyTuple_GetItem(obj, i));
+        if (item == NULL || PyTuple_SetItem(tuple, i, item) < 0)
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyObject *plain_any(plain_copy *c, dhp_state *state, PyObject *obj)
+{
+    if (dhp_is_proxy(state, obj))
+        return plain_proxy(c, state, (dhp_proxy *)obj);
+    if (!PyDict_CheckExact(obj) && !PyList_CheckExact(obj) && !PyTuple_CheckExact(obj))
+        return Py_NewRef(obj);
+    if (Py_EnterRecursiveCall(" while a value is copied") != 0)
+        return NULL;
+    PyObject *copy =
+        PyTuple_CheckExact(obj) ? plain_outer_tuple(c, state, obj) : plain_outer(c, state, obj);
+    Py_LeaveRecursiveCall();
+    return copy;
+}
+
+PyObject *dhp_to_python(dhp_state *state, PyObject *obj)
+{
+    plain_copy c = {.core = NULL};
+    int was_enabled = dhp_gc_pause();
+    PyObject *copy = plain_any(&c, state, obj);
+    plain_finish(&c);
+    dhp_gc_resume(was_enabled);
+    return copy;
+}
