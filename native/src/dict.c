@@ -6,6 +6,10 @@
  */
 #include "dict_private.h"
 
+/* A lookup is one piece of code in each of get, set and delete; as a function with a result in
+ * memory it costs 2 ns of 10. */
+#define DICT_INLINE static inline __attribute__((always_inline))
+
 /* Where a key was found. */
 typedef struct {
     dh_word *entry;
@@ -14,11 +18,12 @@ typedef struct {
     dict_group *group;
     unsigned slot;
 } dict_found;
+#define DICT_NOT_FOUND {NULL, 0, {NULL, 0}, NULL, 0}
 
 /* --- find ------------------------------------------------------------------------------------- */
 
 /* 1: equal, 0: not, negative: damaged. */
-static inline int dict_key_is(const dh_heap *heap, const dh_key *key, dh_word stored)
+DICT_INLINE int dict_key_is(const dh_heap *heap, const dh_key *key, dh_word stored)
 {
     dh_bytes_view view;
     if (DH_LIKELY(stored == key->word))
@@ -29,7 +34,7 @@ static inline int dict_key_is(const dh_heap *heap, const dh_key *key, dh_word st
     return dh_key_matches(heap, key, stored);
 }
 
-static inline int dict_find_tiny(const dh_heap *heap, const dh_word *head, const dh_key *key,
+DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const dh_key *key,
                                  dict_found *found)
 {
     size_t bytes;
@@ -58,7 +63,7 @@ static inline int dict_find_tiny(const dh_heap *heap, const dh_word *head, const
 }
 
 /* Compare the candidates of one group; DH_E_ABSENT when none of them is the key. */
-static inline int dict_find_group(const dh_heap *heap, const dh_word *head, const dh_key *key,
+DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const dh_key *key,
                                   dict_group *group, unsigned form, dict_found *found)
 {
     unsigned hits = dict_match8(group->hash, dict_hash(key));
@@ -85,7 +90,7 @@ static inline int dict_find_group(const dh_heap *heap, const dh_word *head, cons
     return DH_E_ABSENT;
 }
 
-static inline int dict_find_indexed(const dh_heap *heap, const dh_word *head, const dh_key *key,
+DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, const dh_key *key,
                                     unsigned form, dict_found *found)
 {
     uint32_t hash = dict_hash(key);
@@ -106,7 +111,7 @@ static inline int dict_find_indexed(const dh_heap *heap, const dh_word *head, co
     return DH_E_ABSENT;
 }
 
-static inline int dict_find(const dh_heap *heap, const dh_word *head, const dh_key *key,
+DICT_INLINE int dict_find(const dh_heap *heap, const dh_word *head, const dh_key *key,
                             dict_found *found)
 {
     unsigned form = dict_form(head);
@@ -126,7 +131,7 @@ static inline dh_word *dict_head(const dh_heap *heap, dh_word dict)
 
 int dh_dict_get(const dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
 {
-    dict_found found;
+    dict_found found = DICT_NOT_FOUND;
     const dh_word *head = dict_head(heap, dict);
     if (DH_UNLIKELY(head == NULL))
         return dict_corrupt(heap, "head");
@@ -229,7 +234,7 @@ static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word 
 int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word, dh_word value,
                 bool *was_new_out)
 {
-    dict_found found;
+    dict_found found = DICT_NOT_FOUND;
     dh_word *head = dict_head(heap, dict);
     if (DH_UNLIKELY(head == NULL))
         return dict_corrupt(heap, "head");
@@ -256,7 +261,7 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
 
 int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
 {
-    dict_found found;
+    dict_found found = DICT_NOT_FOUND;
     dh_word *head = dict_head(heap, dict);
     if (head == NULL)
         return dict_corrupt(heap, "head");

@@ -399,7 +399,7 @@ static int tuple_matches(const dh_heap *heap, const dh_key *key, dh_word stored,
 static int simple_matches(const dh_heap *heap, const dh_key *key, dh_word stored)
 {
     uint8_t scratch[DH_KEY_SCRATCH_BYTES];
-    dh_key other;
+    dh_key other = {.tag = 0};
     int rc = key_set_simple(heap, stored, scratch, &other);
     if (rc != 0)
         return rc == DH_E_UNHASHABLE ? 0 : rc;

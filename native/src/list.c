@@ -31,12 +31,16 @@ static int list_corrupt(const dh_heap *heap, dh_word list)
 static inline int list_open(const dh_heap *heap, dh_word list, list_view *view_out)
 {
     dh_word *head = dh_deref(heap, list, DH_T_LIST, DH_HEAD_BYTES);
-    if (DH_UNLIKELY(head == NULL))
-        return list_corrupt(heap, list);
+    if (DH_UNLIKELY(head == NULL)) {
+        (void)list_corrupt(heap, list);
+        return DH_E_CORRUPT;
+    }
     uint64_t gap = dh_meta_flags(head[0]), slots = dh_vec_length(head + 1);
     /* A vector that claims more slots than the heap has words would make loops endless. */
-    if (DH_UNLIKELY(gap > slots || slots > heap->alloc.allocated_bytes / 8))
-        return list_corrupt(heap, list);
+    if (DH_UNLIKELY(gap > slots || slots > heap->alloc.allocated_bytes / 8)) {
+        (void)list_corrupt(heap, list);
+        return DH_E_CORRUPT;
+    }
     view_out->head = head;
     view_out->vec = head + 1;
     view_out->gap = gap;
