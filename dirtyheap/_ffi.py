@@ -11,7 +11,7 @@ from typing import Any
 
 from dirtyheap.errors import error_from_code
 
-__all__ = ["check", "ffi", "heap_pointer", "lib"]
+__all__ = ["check", "ffi", "lib"]
 
 if not sys.platform.startswith("linux"):
     raise ImportError("dirtyheap needs Linux: it watches memory with userfaultfd and PAGEMAP_SCAN")
@@ -26,11 +26,6 @@ from dirtyheap import _native  # after the checks: the import itself would fail 
 
 ffi: Any = _native.ffi
 lib: Any = _native.lib
-
-
-def heap_pointer(core: _native.Core) -> Any:
-    """Return the ``dh_heap *`` of an open core; it is worth nothing after ``core.close()``."""
-    return ffi.cast("dh_heap *", core.address)
 
 
 def check(rc: int, heap: Any = None) -> None:

@@ -132,16 +132,6 @@ static int buffer_ass_subscript(PyObject *obj, PyObject *item, PyObject *value)
     return rc;
 }
 
-PyObject *dhp_buffer_copy(dhp_proxy *self, int as_bytearray)
-{
-    uint8_t *data;
-    uint64_t size;
-    if (buffer_read(self, &data, &size) < 0)
-        return NULL;
-    return as_bytearray ? PyByteArray_FromStringAndSize((const char *)data, (Py_ssize_t)size)
-                        : PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
-}
-
 static PyObject *buffer_richcompare(PyObject *obj, PyObject *other, int op)
 {
     if ((op != Py_EQ && op != Py_NE) || !PyObject_CheckBuffer(other))
@@ -174,8 +164,12 @@ static PyGetSetDef buffer_getset[] = {
 PyDoc_STRVAR(tobytes_doc, "tobytes($self, /)\n--\n\nReturn the content as bytes. O(size).");
 static PyObject *buffer_tobytes(PyObject *self, PyObject *ignored)
 {
+    uint8_t *data;
+    uint64_t size;
     (void)ignored;
-    return dhp_buffer_copy((dhp_proxy *)self, 0);
+    if (buffer_read((dhp_proxy *)self, &data, &size) < 0)
+        return NULL;
+    return PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
 }
 
 /* CPython 3.12 makes this from the slot (PEP 688); type checkers look for it everywhere. */

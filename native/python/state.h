@@ -322,7 +322,6 @@ extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_do
 /* --- buffer_type.c, core_type.c --------------------------------------------------------------- */
 extern PyType_Spec dhp_buffer_spec;
 extern PyType_Spec dhp_core_spec;
-PyObject *dhp_buffer_copy(dhp_proxy *self, int as_bytearray);
 /* A new empty container of this type, linked nowhere yet. */
 dhp_proxy *dhp_container_new(dhp_core *core, dh_type type);
 
