@@ -73,7 +73,7 @@ DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const 
         if (entry_no == 0 || entry_no == DICT_SLOT_DELETED)
             continue;
         dh_word *entry = form == DICT_BIG ? dict_big_entry(heap, head, entry_no - 1u)
-                                          : dict_small_entry(heap, head, entry_no - 1u);
+                                          : dict_small_entry_hot(heap, head, entry_no - 1u);
         if (DH_UNLIKELY(entry == NULL))
             return dict_corrupt(heap, "index");
         int is_match = dict_key_is(heap, key, entry[0]);

@@ -164,19 +164,31 @@ static inline dh_word *dict_dir_at(const dh_heap *heap, dh_word w, unsigned *bit
     return slots;
 }
 
+/* A bucket under a DIR owns a page: what lies there is memory of the arena, whatever it holds. */
+static inline dict_bucket dict_bucket_page(const dh_heap *heap, dh_word w)
+{
+    dh_off off = dh_ref_off(w);
+    if (DH_UNLIKELY(!dh_is_ref_to(w, DH_T_BUCKET) || (off & (DH_PAGE_BYTES - 1)) != 0 ||
+                    off >> DH_PAGE_SHIFT >= heap->arena.hwm_pages))
+        return (dict_bucket){NULL, 0};
+    return (dict_bucket){dh_at(heap, off), DICT_BUCKET_GROUPS};
+}
+
 /* The bucket for a hash; groups_count 0 when damaged. */
 static inline dict_bucket dict_bucket_find(const dh_heap *heap, dh_word index, uint32_t hash)
 {
     unsigned taken = 0;
-    while (dh_is_ref_to(index, DH_T_DIR)) {
+    if (!dh_is_ref_to(index, DH_T_DIR))
+        return dict_bucket_at(heap, index);
+    do {
         unsigned bits;
         const dh_word *slots = dict_dir_at(heap, index, &bits);
         if (DH_UNLIKELY(slots == NULL || taken + bits > 32u))
             break;
         index = slots[(hash << taken) >> (32u - bits)];
         taken += bits;
-    }
-    return dict_bucket_at(heap, index);
+    } while (DH_UNLIKELY(dh_is_ref_to(index, DH_T_DIR)));
+    return dict_bucket_page(heap, index);
 }
 
 /* dict_index.c. The index is the word at *index (the head's, or one in a test). */
@@ -210,6 +222,19 @@ static inline dh_word *dict_small_entry(const dh_heap *heap, const dh_word *head
     if (DH_UNLIKELY(entries == NULL || number >= bytes / DICT_ENTRY_BYTES))
         return NULL;
     return entries + number * 2;
+}
+
+/* The same for a lookup: of a number that leads out of the cell it only sees that the entry lies in
+ * the arena, where nothing but a wrong key can be met. */
+static inline dh_word *dict_small_entry_hot(const dh_heap *heap, const dh_word *head,
+                                            uint32_t number)
+{
+    dh_word w = head[DICT_ENTRIES];
+    dh_off off = dh_ref_off(w) + number * (dh_off)DICT_ENTRY_BYTES;
+    if (DH_UNLIKELY(!dh_is_ref_to(w, DH_T_ENTRIES) || (off & (DH_GRANULE_BYTES - 1)) != 0 ||
+                    off >> DH_PAGE_SHIFT >= heap->arena.hwm_pages))
+        return NULL;
+    return dh_at(heap, off);
 }
 
 /* Words of a BIG cell; all but the vec are ints, rows count from 1, 0 is none. */
