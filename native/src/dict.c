@@ -10,15 +10,16 @@
  * memory it costs 2 ns of 10. */
 #define DICT_INLINE static inline __attribute__((always_inline))
 
-/* Where a key was found. */
+/* Where a key was found; or, entry NULL, the slot at which the search for it ended. */
 typedef struct {
     dh_word *entry;
     uint32_t number;
-    dict_bucket bucket; /* not of a tiny dict */
-    dict_group *group;
+    dict_bucket bucket; /* not of a tiny dict                        */
+    dict_group *group;  /* NULL: there is no empty slot on the way   */
     unsigned slot;
+    unsigned probe;     /* groups from home                          */
 } dict_found;
-#define DICT_NOT_FOUND {NULL, 0, {NULL, 0}, NULL, 0}
+#define DICT_NOT_FOUND {NULL, 0, {NULL, 0}, NULL, 0, 0}
 
 /* --- find ------------------------------------------------------------------------------------- */
 
@@ -105,8 +106,14 @@ DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, cons
             found->bucket = bucket;
             return rc;
         }
-        if (dict_match8(group->entry, 0) != 0)
+        unsigned empty = dict_match8(group->entry, 0);
+        if (empty != 0) {
+            found->bucket = bucket;
+            found->group = group;
+            found->slot = (unsigned)__builtin_ctz(empty);
+            found->probe = i;
             break;
+        }
     }
     return DH_E_ABSENT;
 }
@@ -201,19 +208,29 @@ static void dict_set_fingerprint(dh_word *head, uint32_t number, uint64_t hash)
     dh_store(&head[DICT_INDEX], prints | (hash & 0xffu) << 8 * number | 1u);
 }
 
-/* The key is not there: append it. */
-static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
-                       dh_word value)
+/* The slot where the search ended can be used unless making room moved the index or the entries,
+ * or the bucket should rather grow. */
+static bool dict_slot_is_good(const dict_found *found, const dh_word *head, dh_word index,
+                              uint64_t used)
 {
-    dict_group *group = NULL;
-    unsigned slot = 0;
+    return found->group != NULL && head[DICT_INDEX] == index && dict_used(head) == used &&
+           (found->probe < DICT_PROBES_SMALL || found->bucket.groups_count == DICT_BUCKET_GROUPS);
+}
+
+/* The key is not there: append it. */
+static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_found *found,
+                       dh_word key_word, dh_word value)
+{
+    dh_word index = head[DICT_INDEX];
+    uint64_t used = dict_used(head);
     uint32_t number;
     int rc = dhi_entries_room(heap, head);
     if (rc != 0)
         return rc;
     bool is_tiny = dict_form(head) == DICT_TINY;
-    if (!is_tiny) {
-        rc = dhi_index_reserve(heap, &head[DICT_INDEX], dict_hash(key), &group, &slot);
+    if (!is_tiny && !dict_slot_is_good(found, head, index, used)) {
+        rc = dhi_index_reserve(heap, &head[DICT_INDEX], dict_hash(key), &found->group,
+                               &found->slot);
         if (rc != 0)
             return rc;
     }
@@ -224,8 +241,8 @@ static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word 
         dict_set_fingerprint(head, number, key->hash);
         return 0;
     }
-    group->hash[slot] = dict_hash(key);
-    group->entry[slot] = number + 1u;
+    found->group->hash[found->slot] = dict_hash(key);
+    found->group->entry[found->slot] = number + 1u;
     if (dict_form(head) == DICT_BIG)
         dhi_big_compact(heap, head);
     return 0;
@@ -249,7 +266,7 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
     }
     if (rc != DH_E_ABSENT || key_word == DH_EMPTY)
         return rc;
-    rc = dict_insert(heap, head, key, key_word, value);
+    rc = dict_insert(heap, head, key, &found, key_word, value);
     if (rc == 0)
         *was_new_out = true;
     return rc;

@@ -10,9 +10,6 @@
  */
 #include "dict_private.h"
 
-/* Buckets below the full size double when a pair would stand this many groups from home: lookups
- * stay short where memory is no concern. Full-size ones use their whole block. */
-#define INDEX_PROBES_SMALL 3u
 /* Deleted marks in a block that are worth a rebuild. */
 #define INDEX_DELETED_MAX 12u
 /* Buddies are joined when they hold no more than this together. */
@@ -267,8 +264,8 @@ int dhi_index_reserve(dh_heap *heap, dh_word *index, uint32_t hash, dict_group *
         if (bucket.groups_count == 0)
             return dict_corrupt(heap, "index");
         unsigned probes = dict_probes(&bucket);
-        if (bucket.groups_count < DICT_BUCKET_GROUPS && probes > INDEX_PROBES_SMALL)
-            probes = INDEX_PROBES_SMALL;
+        if (bucket.groups_count < DICT_BUCKET_GROUPS && probes > DICT_PROBES_SMALL)
+            probes = DICT_PROBES_SMALL;
         *group_out = bucket_slot(&bucket, hash, probes, slot_out);
         if (*group_out != NULL)
             return 0;

@@ -45,6 +45,9 @@ enum { DICT_TINY = 0, DICT_SMALL = 1, DICT_BIG = 2 };
 #define DICT_BLOCK_GROUPS 8u
 #define DICT_BUCKET_GROUPS 64u
 #define DICT_SLOT_DELETED 0xffffffffu
+/* Buckets below the full size double when a pair would stand this many groups from home: lookups
+ * stay short where memory is no concern. Full-size ones use their whole block. */
+#define DICT_PROBES_SMALL 3u
 /* Top bits of the hash that can tell two buckets apart: the other six choose the group. */
 #define DICT_DIR_BITS_MAX 26u
 
