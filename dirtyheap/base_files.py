@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from .syncing import sync_directory, sync_file
 
@@ -31,7 +32,7 @@ class Extent:
     file_name: str
 
 
-def is_file_name(name: object) -> bool:
+def is_file_name(name: object) -> TypeGuard[str]:
     """Whether an index may name a base file so: never a path that leads elsewhere."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None and ".." not in name
 

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import lmdb
 import msgpack
@@ -72,7 +72,7 @@ class Record:
     def unpack(cls, data: bytes) -> Record:
         """Decode and check the types; HeapCorruptError for anything else."""
         fields = _unpack_map(data, "a commit record")
-        types = {
+        types = {  # of the fields that are not unsigned integers of 64 bits
             "parent_hash": bytes,
             "nonce": bytes,
             "body_hash": bytes,
@@ -80,9 +80,9 @@ class Record:
             "time": float,
         }
         for name in cls.__slots__:
-            expected = types.get(name, int)
             value = fields.get(name)
-            if type(value) is not expected or (expected is int and not 0 <= value < 1 << 64):
+            expected = types.get(name)
+            if not (_is_u64(value) if expected is None else type(value) is expected):
                 raise HeapCorruptError(f"a commit record has no valid {name!r}")
         if fields["features_required"]:
             raise HeapError(
@@ -99,6 +99,10 @@ def record_hash(packed: bytes) -> bytes:
 def _seal(packed: bytes) -> bytes:
     """A row as it is stored: its hash behind it, for the engine's pages have no checksums."""
     return packed + hashlib.blake2b(packed, digest_size=_HASH_BYTES).digest()
+
+
+def _is_u64(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 1 << 64
 
 
 def _unpack_map(row: bytes, what: str) -> dict[str, Any]:
@@ -153,6 +157,9 @@ class Store:
             self.extents = self._read_extents()
             self.last, self._last_hash = self._read_last()
             self.delta_bytes, self.deltas_count = 0, 0
+        except lmdb.Error as error:
+            self._env.close()
+            raise HeapError(f"cannot open {self.directory}: {error}") from error
         except BaseException:
             self._env.close()
             raise
@@ -191,18 +198,18 @@ class Store:
             for key, value in txn.cursor():
                 fields = _unpack_map(value, "an extent row")
                 number = int.from_bytes(key, "big")
-                try:
-                    row = [fields[name] for name in ("version", "file_bytes", "checksum")]
-                except KeyError as missing:
-                    raise HeapCorruptError(f"extent {number} has no {missing}") from None
-                name = fields.get("file_name")
+                version, file_bytes, checksum, name = (
+                    fields.get(field)
+                    for field in ("version", "file_bytes", "checksum", "file_name")
+                )
                 if (
                     len(key) != 4
-                    or not all(type(n) is int and 0 <= n < 1 << 64 for n in row)
+                    or not (_is_u64(version) and _is_u64(file_bytes) and _is_u64(checksum))
+                    or checksum >= 1 << 32
                     or not is_file_name(name)
                 ):
                     raise HeapCorruptError(f"the row of extent {number} is damaged")
-                extents[number] = Extent(number, *row, name)
+                extents[number] = Extent(number, version, file_bytes, checksum, name)
         return extents
 
     def _read_last(self) -> tuple[Record | None, bytes]:
