@@ -1,6 +1,6 @@
-"""The disk fails in every way that can be arranged: after it, either nothing is lost (the next commit
-and a reopening equal memory), or the heap is poisoned with a reason, and reopening shows exactly the
-state before or the state after.
+"""The disk fails in every way that can be arranged: after it, either nothing is lost (the next
+commit and a reopening equal memory), or the heap is poisoned with a reason, and reopening shows
+exactly the state before or the state after.
 
 Arranged are: a full file system, a file size limit at every size, a descriptor that is read-only or
 closed under the engine, and the core's fault points, each at its n-th hit for every n.
@@ -250,8 +250,8 @@ def break_descriptor(fd: int, kind: str, path: Path) -> None:
 
 
 def test_a_meta_page_that_cannot_be_written_poisons(path: Path) -> None:
-    """All data goes to the disk, then the last write fails: which commit is the last is not known to
-    the engine, and the heap says so instead of guessing."""
+    """All data goes to the disk, then the last write fails: which commit is the last is not known
+    to the engine, and the heap says so instead of guessing."""
 
     def use() -> Any:
         heap = dh.open(path)

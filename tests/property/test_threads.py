@@ -1,8 +1,8 @@
 """Threads write disjoint containers while another one commits, collects, folds and looks.
 
-Every store made under the GIL is in one commit whole: a pair of stores made inside `hold()` is never
-split between two, and what is found on reopening is a state that each thread really went through.
-Progress is counted, nothing waits for time.
+Every store made under the GIL is in one commit whole: a pair of stores made inside `hold()` is
+never split between two, and what is found on reopening is a state that each thread really went
+through. Progress is counted, nothing waits for time.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def test_a_transaction_is_whole_in_every_commit_and_none_falls_inside(tmp_path: 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_stores_without_the_gil_are_whole_in_the_next_commit(tmp_path: Path, tracker: str) -> None:
-    """numpy gives the GIL up in large operations: what a commit cuts in two is whole in the next."""
+    """numpy gives the GIL up in large operations: what a commit cuts is whole in the next one."""
     require_tracker(tracker)
     count = 300_000
     with dh.open(tmp_path / "heap", tracker=tracker) as heap:

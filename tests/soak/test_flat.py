@@ -1,7 +1,7 @@
 """A heap that overwrites its contents stays flat: address space, process memory, directory.
 
-Measured from outside, by procfs and the file system. The unmarked version takes some twenty seconds;
-an hour's worth, compressed into minutes, runs under `make soak`.
+Measured from outside, by procfs and the file system. The unmarked version takes some twenty
+seconds; an hour's worth, compressed into minutes, runs under `make soak`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Bad paths, damaged directories, impossible values, full heaps, forks, exits: an error that says
-what is wrong, or the right contents. Never a signal, never half of an operation, never a wrong value.
+what is wrong, or the right contents. Never a signal, never half of an operation, never a wrong
+value.
 
 What may crash runs in a forked child or in an interpreter of its own.
 """
@@ -182,8 +183,8 @@ class Reference:
         return to
 
     def outcome(self, path: Path) -> str:
-        """What comes of opening it, reading everything, changing, committing and reopening: "right",
-        "older", "error ..." or what must never happen."""
+        """What comes of opening it, reading everything, changing, committing and reopening:
+        "right", "older", "error ..." or what must never happen."""
 
         def use() -> str:
             with dh.open(path, create=False) as heap:

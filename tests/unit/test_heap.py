@@ -1,7 +1,8 @@
-"""The verbs of a heap do what their docstrings say: each alone, in the wrong order, and interrupted.
+"""The verbs of a heap do what their docstrings say: each alone, in the wrong order, and
+interrupted.
 
-An interrupt (KeyboardInterrupt) is injected at every place of a commit where CPython would deliver a
-signal: after it, the next commit and a reopening equal memory, or the heap is poisoned and
+An interrupt (KeyboardInterrupt) is injected at every place of a commit where CPython would deliver
+a signal: after it, the next commit and a reopening equal memory, or the heap is poisoned and
 reopening gives exactly the state before or the state after.
 """
 
