@@ -906,8 +906,7 @@ heap.root["a"] = 1
 heap.commit()
 pid = os.fork()
 if pid == 0:
-    signal.pause()
-print(pid, flush=True)
+    print(os.getpid(), flush=True)  # it runs, and so has what it inherited in order
 signal.pause()
 """
     with subprocess.Popen(
