@@ -17,7 +17,7 @@ typedef struct {
     dict_bucket bucket; /* not of a tiny dict                        */
     dict_group *group;  /* NULL: there is no empty slot on the way   */
     unsigned slot;
-    unsigned probe;     /* groups from home                          */
+    unsigned probe; /* groups from home                          */
 } dict_found;
 #define DICT_NOT_FOUND {NULL, 0, {NULL, 0}, NULL, 0, 0}
 
@@ -36,7 +36,7 @@ DICT_INLINE int dict_key_is(const dh_heap *heap, const dh_key *key, dh_word stor
 }
 
 DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                                 dict_found *found)
+                               dict_found *found)
 {
     size_t bytes;
     uint64_t used = dict_used(head);
@@ -65,7 +65,7 @@ DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const d
 
 /* Compare the candidates of one group; DH_E_ABSENT when none of them is the key. */
 DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                                  dict_group *group, unsigned form, dict_found *found)
+                                dict_group *group, unsigned form, dict_found *found)
 {
     unsigned hits = dict_match8(group->hash, dict_hash(key));
     for (; hits != 0; hits &= hits - 1u) {
@@ -92,7 +92,7 @@ DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const 
 }
 
 DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                                    unsigned form, dict_found *found)
+                                  unsigned form, dict_found *found)
 {
     uint32_t hash = dict_hash(key);
     dict_bucket bucket = dict_bucket_find(heap, head[DICT_INDEX], hash);
@@ -119,7 +119,7 @@ DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, cons
 }
 
 DICT_INLINE int dict_find(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                            dict_found *found)
+                          dict_found *found)
 {
     unsigned form = dict_form(head);
     if (form == DICT_TINY)
@@ -229,8 +229,8 @@ static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_fou
         return rc;
     bool is_tiny = dict_form(head) == DICT_TINY;
     if (!is_tiny && !dict_slot_is_good(found, head, index, used)) {
-        rc = dhi_index_reserve(heap, &head[DICT_INDEX], dict_hash(key), &found->group,
-                               &found->slot);
+        rc =
+            dhi_index_reserve(heap, &head[DICT_INDEX], dict_hash(key), &found->group, &found->slot);
         if (rc != 0)
             return rc;
     }

@@ -303,9 +303,8 @@ static int big_move_entry(dh_heap *heap, const dh_word *head, dh_word *big, uint
     int rc = dhi_word_hash(heap, entries[2 * slot], &hash);
     if (rc != 0)
         return rc;
-    dict_group *group =
-        dhi_index_locate(heap, head[DICT_INDEX], hash,
-                         (uint32_t)((from - 1) << DICT_CHUNK_BITS | slot) + 1u, &at);
+    dict_group *group = dhi_index_locate(
+        heap, head[DICT_INDEX], hash, (uint32_t)((from - 1) << DICT_CHUNK_BITS | slot) + 1u, &at);
     if (group == NULL)
         return dict_corrupt(heap, "index");
     uint32_t number = (uint32_t)((to - 1) << DICT_CHUNK_BITS | row_used(target));

@@ -181,7 +181,4 @@ int dhi_dict_check(dh_heap *heap, dh_word dict, bool with_hashes)
                                         : dict_check_index(heap, head, with_hashes);
 }
 
-int dh_dict_check(dh_heap *heap, dh_word dict)
-{
-    return dhi_dict_check(heap, dict, true);
-}
+int dh_dict_check(dh_heap *heap, dh_word dict) { return dhi_dict_check(heap, dict, true); }

@@ -35,10 +35,7 @@ int dhi_index_new(dh_heap *heap, unsigned groups_count, dh_word *index_out)
 
 /* --- one bucket ------------------------------------------------------------------------------- */
 
-static bool slot_is_live(uint32_t entry)
-{
-    return entry != 0 && entry != DICT_SLOT_DELETED;
-}
+static bool slot_is_live(uint32_t entry) { return entry != 0 && entry != DICT_SLOT_DELETED; }
 
 /* First slot that takes a pair within so many groups from home; NULL: none. */
 static dict_group *bucket_slot(const dict_bucket *bucket, uint32_t hash, unsigned probes,
@@ -47,8 +44,7 @@ static dict_group *bucket_slot(const dict_bucket *bucket, uint32_t hash, unsigne
     unsigned home = hash & (bucket->groups_count - 1u);
     for (unsigned i = 0; i < probes; i++) {
         dict_group *group = &bucket->groups[home ^ i];
-        unsigned room =
-            dict_match8(group->entry, 0) | dict_match8(group->entry, DICT_SLOT_DELETED);
+        unsigned room = dict_match8(group->entry, 0) | dict_match8(group->entry, DICT_SLOT_DELETED);
         if (room != 0) {
             *slot_out = (unsigned)__builtin_ctz(room);
             return group;
@@ -130,13 +126,13 @@ dict_group *dhi_index_locate(const dh_heap *heap, dh_word index, uint32_t hash, 
 
 /* Where the ref to a bucket stands. */
 typedef struct {
-    dh_word *index;     /* the word that the index hangs on                                  */
-    dh_word *dir_ref;   /* the word that holds the ref to the last DIR; == slot without one  */
-    dh_word *dir;       /* its slots; NULL: the bucket hangs on the index word itself        */
-    dh_word *slot;      /* the word that led to the bucket                                   */
+    dh_word *index;   /* the word that the index hangs on                                  */
+    dh_word *dir_ref; /* the word that holds the ref to the last DIR; == slot without one  */
+    dh_word *dir;     /* its slots; NULL: the bucket hangs on the index word itself        */
+    dh_word *slot;    /* the word that led to the bucket                                   */
     unsigned slot_no;
     unsigned dir_bits;
-    unsigned taken;     /* bits of the hash that DIRs above this one have used               */
+    unsigned taken; /* bits of the hash that DIRs above this one have used               */
 } index_path;
 
 static bool index_path_find(const dh_heap *heap, dh_word *index, uint32_t hash,

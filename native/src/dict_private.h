@@ -338,8 +338,7 @@ static inline dh_word *dict_row_entry(const dh_heap *heap, const dh_word *row, u
 static inline dh_word *dict_big_entry(const dh_heap *heap, const dh_word *head, uint32_t number)
 {
     const dh_word *big = dict_big_at(heap, head);
-    const dh_word *row =
-        big == NULL ? NULL : dict_row_at(heap, big, number >> DICT_CHUNK_BITS);
+    const dh_word *row = big == NULL ? NULL : dict_row_at(heap, big, number >> DICT_CHUNK_BITS);
     return row == NULL ? NULL : dict_row_entry(heap, row, number & (DICT_CHUNK_ENTRIES - 1u));
 }
 
@@ -387,8 +386,8 @@ unsigned dhi_index_groups_for(uint64_t count);
 /* dict_big.c */
 int dhi_big_from_small(dh_heap *heap, dh_word *head) DH_MUST_USE;
 int dhi_big_room(dh_heap *heap, dh_word *head) DH_MUST_USE;
-int dhi_big_append(dh_heap *heap, dh_word *head, dh_word key, dh_word value,
-                   uint32_t *number_out) DH_MUST_USE;
+int dhi_big_append(dh_heap *heap, dh_word *head, dh_word key, dh_word value, uint32_t *number_out)
+    DH_MUST_USE;
 int dhi_big_remove(dh_heap *heap, dh_word *head, uint32_t number) DH_MUST_USE;
 int dhi_big_next(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos, dh_word *key_out,
                  dh_word *value_out) DH_MUST_USE;

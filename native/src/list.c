@@ -120,8 +120,7 @@ int dh_list_append(dh_heap *heap, dh_word list, dh_word word)
     return rc != 0 ? rc : dh_vec_push(heap, view.vec, word);
 }
 
-const dh_word *dh_list_span(const dh_heap *heap, dh_word list, uint64_t index,
-                            uint64_t *span_out)
+const dh_word *dh_list_span(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
 {
     list_view view;
     uint64_t span;

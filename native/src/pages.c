@@ -147,25 +147,6 @@ int dh_pin_add(dh_alloc *alloc, dh_pgno first, uint32_t pages_count)
     return 0;
 }
 
-void dh_pin_remove(dh_alloc *alloc, dh_pgno first)
-{
-    size_t i = 0;
-    while (i < alloc->pins_count && alloc->pins[i].first != first)
-        i++;
-    DH_ASSERT(i < alloc->pins_count);
-    if (--alloc->pins[i].exports_count > 0)
-        return;
-    dh_pin pin = alloc->pins[i];
-    alloc->pins[i] = alloc->pins[--alloc->pins_count];
-    for (uint64_t p = pin.first; p < (uint64_t)pin.first + pin.pages_count; p++) {
-        if (alloc->kind[p] == DH_KIND_PINNED) {
-            alloc->kind[p] = DH_KIND_FREE;
-            alloc->flags[p] = 0;
-            alloc->free_pages_count++;
-        }
-    }
-}
-
 static void lower_floors(dh_alloc *alloc, uint64_t first)
 {
     /* A run that ends in these pages may begin before them, by less than the length asked for. */
@@ -175,6 +156,29 @@ static void lower_floors(dh_alloc *alloc, uint64_t first)
         if (alloc->run_floor[j] > floor)
             alloc->run_floor[j] = (dh_pgno)floor;
     }
+}
+
+void dh_pin_remove(dh_alloc *alloc, dh_pgno first)
+{
+    size_t i = 0;
+    while (i < alloc->pins_count && alloc->pins[i].first != first)
+        i++;
+    DH_ASSERT(i < alloc->pins_count);
+    if (--alloc->pins[i].exports_count > 0)
+        return;
+    dh_pin pin = alloc->pins[i];
+    uint64_t freed = 0;
+    alloc->pins[i] = alloc->pins[--alloc->pins_count];
+    for (uint64_t p = pin.first; p < (uint64_t)pin.first + pin.pages_count; p++) {
+        if (alloc->kind[p] == DH_KIND_PINNED) {
+            alloc->kind[p] = DH_KIND_FREE;
+            alloc->flags[p] = 0;
+            freed++;
+        }
+    }
+    alloc->free_pages_count += freed;
+    if (freed > 0)
+        lower_floors(alloc, pin.first);
 }
 
 void dh_pages_give(dh_heap *heap, dh_pgno first, uint64_t count)

@@ -19,8 +19,7 @@ static inline void *dhi_page_span(const dh_heap *heap, dh_word w, dh_type type, 
         return NULL;
     size_t bytes = dh_kind_bytes[heap->alloc.kind[pgno]];
     size_t at = off & (DH_PAGE_BYTES - 1);
-    if (DH_UNLIKELY(bytes == 0 || (at & (DH_GRANULE_BYTES - 1)) != 0 ||
-                    at + bytes > DH_PAGE_BYTES))
+    if (DH_UNLIKELY(bytes == 0 || (at & (DH_GRANULE_BYTES - 1)) != 0 || at + bytes > DH_PAGE_BYTES))
         return NULL;
     *bytes_out = bytes;
     return heap->arena.base + off;

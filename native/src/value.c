@@ -133,8 +133,7 @@ int dh_bigint_read(const dh_heap *heap, dh_word w, bool *is_negative_out,
     size_t size = head >> 1;
     /* A size of zero or a leading zero byte would make two forms of one number. */
     if (cell == NULL || size == 0 || size > bytes - sizeof head || cell[3 + size] == 0)
-        return dhi_fail(heap, DH_E_CORRUPT, "integer word %#llx is damaged",
-                        (unsigned long long)w);
+        return dhi_fail(heap, DH_E_CORRUPT, "integer word %#llx is damaged", (unsigned long long)w);
     *is_negative_out = (head & 1u) != 0;
     magnitude_out->data = cell + sizeof head;
     magnitude_out->size = size;
@@ -215,10 +214,7 @@ static void value_drop_at(dh_heap *heap, dh_word w, unsigned depth)
         dh_cell_free(heap, dh_ref_off(w));
 }
 
-void dh_value_drop(dh_heap *heap, dh_word w)
-{
-    value_drop_at(heap, w, 1);
-}
+void dh_value_drop(dh_heap *heap, dh_word w) { value_drop_at(heap, w, 1); }
 
 static int value_clone_at(dh_heap *heap, dh_word w, unsigned depth, uint64_t *budget,
                           dh_word *word_out);

@@ -32,8 +32,8 @@ int dh_float_read(const dh_heap *heap, dh_word w, double *d_out) DH_MUST_USE;
 int dh_bigint_read(const dh_heap *heap, dh_word w, bool *is_negative_out,
                    dh_bytes_view *magnitude_out) DH_MUST_USE;
 /* Words of a tuple, inside the arena. */
-int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out,
-                  size_t *count_out) DH_MUST_USE;
+int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out, size_t *count_out)
+    DH_MUST_USE;
 
 void dh_value_drop(dh_heap *heap, dh_word w);
 int dh_value_clone(dh_heap *heap, dh_word w, dh_word *word_out) DH_MUST_USE;

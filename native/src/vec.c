@@ -26,10 +26,7 @@ static int vec_corrupt(const dh_heap *heap)
 }
 
 /* Slots a tree of that depth can hold; depth 0 counted as a full leaf. */
-static uint64_t vec_limit(int depth)
-{
-    return (uint64_t)1 << VEC_BITS * ((unsigned)depth + 1u);
-}
+static uint64_t vec_limit(int depth) { return (uint64_t)1 << VEC_BITS * ((unsigned)depth + 1u); }
 
 static unsigned vec_digit(uint64_t index, int depth)
 {

@@ -587,7 +587,7 @@ static void test_biased_churn(dh_heap *heap, uint64_t mask, int64_t keys_count)
     for (int64_t k = 0; k < keys_count; k++)
         if (hashes[k] != 0)
             check_with_hash(heap, dict, k, hashes[k]);
-    
+
     CHECK_EQ(dh_dict_clear(heap, dict), 0);
     free(hashes);
 }

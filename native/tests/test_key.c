@@ -91,8 +91,8 @@ static void test_large_numbers(dh_heap *heap)
 {
     dh_key key, other;
     uint8_t scratch[DH_KEY_SCRATCH_BYTES], data[9];
-    static const int64_t middles[] = {DH_INT_MAX, DH_INT_MIN, INT64_MAX - 2, INT64_MIN + 2,
-                                      (int64_t)1 << 53, -((int64_t)1 << 53)};
+    static const int64_t middles[] = {DH_INT_MAX,    DH_INT_MIN,       INT64_MAX - 2,
+                                      INT64_MIN + 2, (int64_t)1 << 53, -((int64_t)1 << 53)};
     for (size_t i = 0; i < sizeof middles / sizeof middles[0]; i++)
         for (int64_t v = middles[i] - 2;; v++) {
             uint64_t magnitude = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;

@@ -412,15 +412,18 @@ def test_a_view_of_a_buffer_that_was_rolled_back_harms_nobody(path: Path) -> Non
 
 
 def test_memory_under_a_view_is_used_again_when_the_view_is_gone(path: Path) -> None:
+    """Also when the search for free pages has passed it by meanwhile."""
     with dh.open(path, capacity=4 << 20) as heap:
         heap.commit("empty")
-        view = memoryview(heap.buffer(3 << 20))
+        view = memoryview(heap.buffer(2 << 20))
+        other = heap.buffer(1 << 20)
         heap.rollback()
+        del other
+        heap.root["texts"] = [str(i) * 9000 for i in range(10)]
         with pytest.raises(dh.HeapFullError):
-            heap.buffer(3 << 20)
-        heap.root["text"] = "small things are made meanwhile " * 100
+            heap.buffer(2 << 20)
         view.release()
-        heap.root["again"] = heap.buffer(3 << 20)
+        heap.root["again"] = heap.buffer(2 << 20)
         assert not any(heap.root["again"][:])
 
 
