@@ -18,7 +18,8 @@ PyDoc_STRVAR(to_python_doc,
              "Dict, List and Buffer become dict, list and bytearray, also inside plain "
              "dicts, lists and\ntuples; cycles and shared references are kept. "
              "Anything else is returned as it is.\nO(what is reachable).\n\n"
-             ">>> dirtyheap.to_python(heap.root)");
+             ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
+             "[]");
 static PyObject *module_to_python(PyObject *module, PyObject *obj)
 {
     return dhp_to_python(PyModule_GetState(module), obj);
