@@ -89,9 +89,12 @@ static const uint8_t *base_page(const dh_heap *heap, dh_pgno pgno)
 
 /* --- overlay: open addressing by page number, linear probing, backward-shift deletion ------------ */
 
+/* Pages are asked for in ascending order: sixteen neighbours stand side by side, so that one miss
+ * serves several; the groups are scattered, so that no two ranges of pages can pile up. */
 static size_t slot_home(const dh_image *image, dh_pgno pgno)
 {
-    return (size_t)(((uint64_t)pgno * 0x9e3779b97f4a7c15u) >> 32) & (image->slots_count - 1);
+    uint64_t group = (uint64_t)(pgno / 16) * 0x9e3779b97f4a7c15u >> 32;
+    return (size_t)(group * 16 + pgno % 16) & (image->slots_count - 1);
 }
 
 static dh_overlay_slot *slot_find(const dh_image *image, dh_pgno pgno)
