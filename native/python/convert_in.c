@@ -5,7 +5,6 @@
  * copy are made under one journal; what cannot be stored takes them all back, and only then is the
  * exception made (describing the place calls the repr of a user's keys).
  */
-#include "memo.h"
 #include "state.h"
 
 #include <stdlib.h>
@@ -313,7 +312,9 @@ static int copy_tuple(conversion *c, PyObject *tuple, dh_word *word_out)
             rc = stop_with_code(c, rc);
     }
     free(words);
-    return rc;
+    if (rc != 0 || dhp_memo_find(&c->memo, memo_key(tuple)) != DH_EMPTY)
+        return rc; /* met again below itself, through a list or dict: that copy is remembered */
+    return memo_add(c, tuple, *word_out);
 }
 
 static int copy_list(conversion *c, PyObject *list, dh_word *word_out)
@@ -361,7 +362,8 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
         rc = dh_dict_set(c->core->heap, copy, &key.key, key_word, value, &was_new);
         if (rc != 0)
             rc = stop_with_code(c, rc);
-        else if (!was_new) /* keys that differ to Python and not to us: two NaNs */
+        else if (!was_new && !dh_is_ref_to(key_word, DH_T_TUPLE)) /* two NaNs: differ to Python,
+            not to us; a tuple may stand in the memo and is left to the collector */
             dh_value_drop(c->core->heap, key_word);
     }
     dhp_key_finish(&key);
@@ -391,12 +393,12 @@ static int copy_dict(conversion *c, PyObject *dict, dh_word *word_out)
 static int copy_container(conversion *c, PyObject *obj, dh_word *word_out)
 {
     PyTypeObject *type = Py_TYPE(obj);
-    if (type != &PyTuple_Type) {
-        dh_word known = dhp_memo_find(&c->memo, memo_key(obj));
-        if (known != DH_EMPTY) {
-            *word_out = known;
-            return 0;
-        }
+    dh_word known = dhp_memo_find(&c->memo, memo_key(obj));
+    if (known != DH_EMPTY) {
+        if (type == &PyTuple_Type)
+            dh_tuple_share(c->core->heap, known);
+        *word_out = known;
+        return 0;
     }
     if (Py_EnterRecursiveCall(" while a value is copied into a heap") != 0)
         return raised(c);

@@ -8,6 +8,14 @@
 
 #include <stdlib.h>
 
+void dhp_memo_release(dhp_memo *memo)
+{
+    for (size_t i = 0; i < memo->room; i++)
+        if (memo->items[i].key != 0)
+            Py_DECREF((PyObject *)(uintptr_t)memo->items[i].value);
+    dhp_memo_finish(memo);
+}
+
 static PyObject *corrupt(dhp_core *core)
 {
     dhp_raise(core, DH_E_CORRUPT);
@@ -82,7 +90,29 @@ static PyObject *bigint_object(dhp_core *core, dh_word word)
     return number;
 }
 
-static PyObject *tuple_object(dhp_core *core, dh_word word)
+static PyObject *tuple_object(dhp_core *core, dhp_memo *shared, dh_word word);
+
+/* Nested tuples that several others share are made once (memo: word -> object, owned). */
+static PyObject *tuple_object_guarded(dhp_core *core, dhp_memo *shared, dh_word word)
+{
+    bool is_shared = dh_tuple_is_shared(core->heap, word);
+    PyObject *tuple = is_shared ? (PyObject *)(uintptr_t)dhp_memo_find(shared, word) : NULL;
+    if (tuple != NULL)
+        return Py_NewRef(tuple);
+    if (Py_EnterRecursiveCall(" while a tuple is read from a heap") != 0)
+        return NULL;
+    tuple = tuple_object(core, shared, word);
+    Py_LeaveRecursiveCall();
+    if (tuple == NULL || !is_shared)
+        return tuple;
+    if (dhp_memo_add(shared, word, (uint64_t)(uintptr_t)tuple) != 0) {
+        Py_DECREF(tuple);
+        return PyErr_NoMemory();
+    }
+    return Py_NewRef(tuple);
+}
+
+static PyObject *tuple_object(dhp_core *core, dhp_memo *shared, dh_word word)
 {
     const dh_word *words;
     size_t count;
@@ -93,21 +123,23 @@ static PyObject *tuple_object(dhp_core *core, dh_word word)
     }
     PyObject *tuple = PyTuple_New((Py_ssize_t)count);
     for (size_t i = 0; tuple != NULL && i < count; i++) {
-        PyObject *item = dhp_object_from(core, dh_load(&words[i]));
+        dh_word item_word = dh_load(&words[i]);
+        PyObject *item = dh_is_ref_to(item_word, DH_T_TUPLE)
+                             ? tuple_object_guarded(core, shared, item_word)
+                             : dhp_object_from(core, item_word);
         if (item == NULL || PyTuple_SetItem(tuple, (Py_ssize_t)i, item) < 0)
             Py_CLEAR(tuple);
     }
     return tuple;
 }
 
-static PyObject *tuple_object_guarded(dhp_core *core, dh_word word)
+static PyObject *outer_tuple_object(dhp_core *core, dh_word word)
 {
-    if (Py_EnterRecursiveCall(" while a tuple is read from a heap") != 0)
-        return NULL;
+    dhp_memo shared = {0};
     int was_enabled = dhp_gc_pause();
-    PyObject *tuple = tuple_object(core, word);
+    PyObject *tuple = tuple_object_guarded(core, &shared, word);
     dhp_gc_resume(was_enabled);
-    Py_LeaveRecursiveCall();
+    dhp_memo_release(&shared);
     return tuple;
 }
 
@@ -122,7 +154,7 @@ static PyObject *ref_object(dhp_core *core, dh_word word)
     case DH_T_BIGINT:
         return bigint_object(core, word);
     case DH_T_TUPLE:
-        return tuple_object_guarded(core, word);
+        return outer_tuple_object(core, word);
     case DH_T_DICT:
     case DH_T_LIST:
     case DH_T_BUFFER:

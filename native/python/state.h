@@ -21,6 +21,7 @@
 #include "../src/buffer.h"
 #include "../src/dict.h"
 #include "../src/list.h"
+#include "memo.h"
 
 /* Per module. Types hold the module, proxies hold their type: it outlives every object. */
 typedef struct {
@@ -248,6 +249,8 @@ int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word 
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
 
 /* --- convert_out.c ---------------------------------------------------------------------------- */
+/* Finish a memo whose values are objects, owned. */
+void dhp_memo_release(dhp_memo *memo);
 /* A new Python object for a word. Runs no Python code while it still needs the arena. */
 PyObject *dhp_object_from_slow(dhp_core *core, dh_word word);
 static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)

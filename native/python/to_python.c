@@ -4,7 +4,6 @@
  * objects. Around it, in plain containers that hold containers of a heap, keys are the user's: what
  * such a container holds is listed before it is followed, and the heap asked for anew each time.
  */
-#include "memo.h"
 #include "state.h"
 
 typedef struct {
@@ -30,14 +29,6 @@ static int plain_remember(plain_copy *c, uint64_t key, PyObject *copy)
     }
     Py_INCREF(copy);
     return 0;
-}
-
-static void plain_finish(plain_copy *c)
-{
-    for (size_t i = 0; i < c->memo.room; i++)
-        if (c->memo.items[i].key != 0)
-            Py_DECREF((PyObject *)(uintptr_t)c->memo.items[i].value);
-    dhp_memo_finish(&c->memo);
 }
 
 static PyObject *plain_from(plain_copy *c, dh_word word);
@@ -110,6 +101,10 @@ static PyObject *plain_tuple(plain_copy *c, dh_word word)
         if (item == NULL || PyTuple_SetItem(tuple, (Py_ssize_t)i, item) < 0)
             Py_CLEAR(tuple);
     }
+    /* Known already: met again below itself, through a list or dict. */
+    if (tuple != NULL && dh_tuple_is_shared(c->core->heap, word) &&
+        dhp_memo_find(&c->memo, word) == 0 && plain_remember(c, word, tuple) < 0)
+        Py_CLEAR(tuple);
     return tuple;
 }
 
@@ -229,7 +224,7 @@ PyObject *dhp_to_python(dhp_state *state, PyObject *obj)
     plain_copy c = {.core = NULL};
     int was_enabled = dhp_gc_pause();
     PyObject *copy = plain_any(&c, state, obj);
-    plain_finish(&c);
+    dhp_memo_release(&c.memo);
     dhp_gc_resume(was_enabled);
     return copy;
 }

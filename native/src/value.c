@@ -146,7 +146,8 @@ int dh_bigint_read(const dh_heap *heap, dh_word w, bool *is_negative_out,
 static uint64_t tuple_depth(const dh_heap *heap, dh_word w)
 {
     const dh_word *cell = dh_deref(heap, w, DH_T_TUPLE, 8);
-    return cell == NULL ? 0 : (uint64_t)dh_int_value(cell[0]) >> TUPLE_DEPTH_SHIFT;
+    return cell == NULL ? 0
+                        : (uint64_t)dh_int_value(cell[0]) >> TUPLE_DEPTH_SHIFT & TUPLE_DEPTH_MASK;
 }
 
 int dh_tuple_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out)
@@ -185,6 +186,19 @@ int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out, siz
     return 0;
 }
 
+void dh_tuple_share(dh_heap *heap, dh_word w)
+{
+    dh_word *cell = dh_deref(heap, w, DH_T_TUPLE, 8);
+    if (cell != NULL)
+        dh_store(cell, dh_int(dh_int_value(cell[0]) | TUPLE_SHARED));
+}
+
+bool dh_tuple_is_shared(const dh_heap *heap, dh_word w)
+{
+    const dh_word *cell = dh_deref(heap, w, DH_T_TUPLE, 8);
+    return cell != NULL && (dh_int_value(cell[0]) & TUPLE_SHARED) != 0;
+}
+
 /* --- drop and clone --------------------------------------------------------------------------- */
 
 static void value_drop_at(dh_heap *heap, dh_word w, unsigned depth);
@@ -196,7 +210,7 @@ static void tuple_drop(dh_heap *heap, dh_word w, unsigned depth)
     const dh_word *words;
     size_t count;
     if (depth > VALUE_DEPTH_MAX || !dh_cell_is_allocated(heap, dh_ref_off(w)) ||
-        dh_tuple_read(heap, w, &words, &count) != 0)
+        dh_tuple_is_shared(heap, w) || dh_tuple_read(heap, w, &words, &count) != 0)
         return;
     dh_cell_free(heap, dh_ref_off(w));
     for (size_t i = 0; i < count; i++)
@@ -228,7 +242,11 @@ static int tuple_clone(dh_heap *heap, dh_word w, unsigned depth, uint64_t *budge
     int rc = dh_tuple_read(heap, w, &words, &count);
     if (rc != 0)
         return rc;
-    /* A sound heap owns every word once, so a copy never visits more than there are. */
+    if (dh_tuple_is_shared(heap, w)) {
+        *word_out = w;
+        return 0;
+    }
+    /* A sound heap owns every other word once, so a copy never visits more than there are. */
     if (depth > VALUE_DEPTH_MAX || count + 1 > *budget)
         return dhi_fail(heap, DH_E_CORRUPT, "tuple word %#llx contains itself",
                         (unsigned long long)w);

@@ -24,6 +24,11 @@ int dh_bigint_new(dh_heap *heap, bool is_negative, const uint8_t *magnitude, siz
 /* Takes the words as they are (they now belong to the tuple). */
 int dh_tuple_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out) DH_MUST_USE;
 
+/* From now on several slots may hold the tuple: dh_value_drop leaves it to the collector and
+ * dh_value_clone links it. Without this a graph of tuples would be copied once for each path. */
+void dh_tuple_share(dh_heap *heap, dh_word w);
+bool dh_tuple_is_shared(const dh_heap *heap, dh_word w);
+
 /* Readers check everything they follow: DH_E_CORRUPT for what cannot be. */
 /* STR or BYTES ref (not a short). */
 int dh_bytes_read(const dh_heap *heap, dh_word w, dh_bytes_view *view_out) DH_MUST_USE;

@@ -9,6 +9,9 @@
  * that making one does not walk what it contains; walkers count for themselves. */
 #define VALUE_DEPTH_MAX 1000u
 #define TUPLE_DEPTH_SHIFT 32u
+#define TUPLE_DEPTH_MASK 0xffffu
+/* Set in the first word when several slots lead to the tuple: only the collector frees it. */
+#define TUPLE_SHARED ((int64_t)1 << 48)
 
 /* The magnitude as an int64, when it fits one. */
 bool dhi_magnitude_fits(bool is_negative, const uint8_t *magnitude, size_t size, int64_t *v_out);

@@ -123,6 +123,62 @@ def test_list_inside_a_shared_tuple_stays_shared(heap):
     assert items[0][0][0] is items[1][0][0]
 
 
+def test_graph_of_tuples_is_not_unrolled(heap):
+    """Sixty levels of (t, t): unrolled, 2 ** 60 cells in, objects out and words in a clone."""
+    graph = ("leaf", 2**80)
+    for _ in range(60):
+        graph = (graph, graph)
+    heap.root["graph"] = graph
+    heap.root["again"] = [graph, {"k": graph}]
+    copies = heap.list(heap.root["again"])
+    for copy in (heap.root["graph"], to_python(heap.root)["graph"], to_python(copies)[0]):
+        depth = 0
+        while copy[0] != "leaf":
+            assert copy[0] is copy[1]
+            copy, depth = copy[0], depth + 1
+        assert (copy, depth) == (graph_leaf(graph), 60)
+
+
+def graph_leaf(graph):
+    while graph[0] != "leaf":
+        graph = graph[0]
+    return graph
+
+
+def test_shared_tuple_outlives_one_of_its_slots(heap):
+    pair = ("some text", ("other text", 2**80))
+    heap.root["a"] = [pair, pair, (pair,)]
+    items = heap.root["a"]
+    del items[0]
+    items[0] = None
+    heap.root["filler"] = [("xxxx text", ("yyyyy text", 3**60)) for _ in range(100)]
+    assert items[1] == (pair,)
+    items.clear()
+    before = heap.stats().allocated_bytes
+    heap.collect()
+    assert heap.stats().allocated_bytes < before
+
+
+def test_tuple_in_a_cycle_with_itself(heap):
+    inner = []
+    loop = (inner,)
+    inner.append(loop)
+    heap.root["x"] = [loop, loop, inner]
+    del inner
+    copy = heap.root["x"]
+    assert copy[0][0] is copy[1][0] is copy[2] is copy[2][0][0]
+    plain = to_python(copy)
+    assert plain[0][0] is plain[2] is plain[2][0][0]
+
+
+def test_nan_keys_in_shared_tuples(heap):
+    """Two keys to Python, one to the heap: the copy of the second must not be freed under others."""
+    first, second = (float("nan"), "some text"), (float("nan"), "some text")
+    heap.root["x"] = [{first: 1, second: 2}, second, first]
+    heap.root["filler"] = [("aaaa text", "bbbb text") for _ in range(100)]
+    assert [t[1] for t in heap.root["x"][1:]] == ["some text", "some text"]
+
+
 def test_cycles_are_kept(heap):
     loop = []
     loop.append(loop)
