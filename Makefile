@@ -53,10 +53,13 @@ bench: $(VENV)/installed-bench ## all benchmarks, about 15 minutes; ARGS=--quick
 	$(PY) benchmarks/bench_access.py $(ARGS)
 	$(PY) benchmarks/bench_commit.py $(ARGS)
 
-lint: $(VENV)/installed-lint ## ruff and clang-format, check only
+lint: $(VENV)/installed-lint ## ruff, clang-format, compiler warnings of the binding; check only
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	$(CC) -fsyntax-only -std=c11 -D_GNU_SOURCE -DPy_LIMITED_API=0x030B0000 -Werror -Wall -Wextra \
+	    -Wconversion -Wshadow -Inative/include \
+	    -I"$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("include"))')" native/python/*.c
 
 format: $(VENV)/installed-lint ## let ruff and clang-format rewrite the sources
 	$(VENV)/bin/ruff check --fix .

@@ -30,7 +30,7 @@ static int word_equals(const dh_heap *heap, const dh_key *key, dh_word word)
 static Py_ssize_t scan_words(dhp_proxy *self, const dh_key *key, uint64_t start, uint64_t stop,
                              Py_ssize_t *count_out)
 {
-    const dh_heap *heap = self->core->heap;
+    dh_heap *heap = self->core->heap;
     uint64_t i = start, span;
     const dh_word *words;
     while (i < stop && (words = dh_list_span(heap, self->handle.word, i, &span)) != NULL) {

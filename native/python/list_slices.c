@@ -216,17 +216,12 @@ static int item_delete(dhp_proxy *self, PyObject *item)
     return index < 0 || index >= length ? out_of_range() : dhp_list_splice(self, index, 1, NULL, 0);
 }
 
-dh_word *dhp_list_slots(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
-{
-    return (dh_word *)(uintptr_t)dh_list_span(heap, list, index, span_out);
-}
-
 /* Drop every step-th value from start on; NONE stays in its place. */
 static int drop_strided(dh_heap *heap, dh_word list, uint64_t start, uint64_t step, uint64_t count)
 {
     uint64_t span;
     for (uint64_t i = 0; i < count; i++) {
-        dh_word *slot = dhp_list_slots(heap, list, start + i * step, &span);
+        dh_word *slot = dh_list_slots(heap, list, start + i * step, &span);
         if (slot == NULL)
             return DH_E_CORRUPT;
         dh_word old = dh_load(slot);
@@ -249,13 +244,13 @@ static int delete_strided(dh_heap *heap, dh_word list, uint64_t start, uint64_t 
         return rc;
     for (uint64_t from = start; from < length; from++, from_slot++, from_span--) {
         if (from_span == 0)
-            from_slot = dhp_list_slots(heap, list, from, &from_span);
+            from_slot = dh_list_slots(heap, list, from, &from_span);
         if (from_slot == NULL)
             return DH_E_CORRUPT;
         if ((from - start) % step == 0 && (from - start) / step < count)
             continue;
         if (to_span == 0)
-            to_slot = dhp_list_slots(heap, list, to, &to_span);
+            to_slot = dh_list_slots(heap, list, to, &to_span);
         if (to_slot == NULL)
             return DH_E_CORRUPT;
         dh_store(to_slot++, dh_load(from_slot));

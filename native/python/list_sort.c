@@ -114,7 +114,7 @@ static int store_words(dhp_proxy *self, const dh_word *words, size_t count)
 {
     uint64_t span;
     for (size_t i = 0; i < count;) {
-        dh_word *slots = dhp_list_slots(self->core->heap, self->handle.word, i, &span);
+        dh_word *slots = dh_list_slots(self->core->heap, self->handle.word, i, &span);
         if (slots == NULL || span == 0)
             return dhp_raise(self->core, DH_E_CORRUPT);
         for (size_t end = span < count - i ? i + span : count; i < end; i++, slots++)

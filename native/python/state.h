@@ -315,8 +315,6 @@ PyObject *dhp_list_richcompare(PyObject *self, PyObject *other, int op);
 PyObject *dhp_list_concat(PyObject *self, PyObject *other);
 PyObject *dhp_list_repeat(PyObject *self, Py_ssize_t times);
 PyObject *dhp_list_inplace_repeat(PyObject *self, Py_ssize_t times);
-/* dh_list_span to write through; who stores there keeps every word owned once. */
-dh_word *dhp_list_slots(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
 /* The words of the list in one malloc'd array, for comparing later. */
 int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
 extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],

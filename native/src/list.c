@@ -120,17 +120,22 @@ int dh_list_append(dh_heap *heap, dh_word list, dh_word word)
     return rc != 0 ? rc : dh_vec_push(heap, view.vec, word);
 }
 
-const dh_word *dh_list_span(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
+dh_word *dh_list_slots(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
 {
     list_view view;
     uint64_t span;
     if (list_open(heap, list, &view) != 0 || index >= view.length)
         return NULL;
-    const dh_word *slot = dh_vec_slot(heap, view.vec, view.gap + index, &span);
+    dh_word *slot = dh_vec_slot(heap, view.vec, view.gap + index, &span);
     if (slot == NULL)
         return NULL;
     *span_out = span < view.length - index ? span : view.length - index;
     return slot;
+}
+
+const dh_word *dh_list_span(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
+{
+    return dh_list_slots(heap, list, index, span_out);
 }
 
 /* --- splice ----------------------------------------------------------------------------------- */

@@ -24,7 +24,9 @@ int dh_list_append(dh_heap *heap, dh_word list, dh_word word) DH_MUST_USE;
 int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed,
                    const dh_word *inserted, uint64_t inserted_count) DH_MUST_USE;
 /* Contiguous words from index; for bulk reading. NULL at the end or when damaged. */
-const dh_word *dh_list_span(const dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
+const dh_word *dh_list_span(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
+/* The same to write through: who stores there keeps every value owned by one slot. */
+dh_word *dh_list_slots(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
 int dh_list_reverse(dh_heap *heap, dh_word list) DH_MUST_USE;
 int dh_list_clear(dh_heap *heap, dh_word list) DH_MUST_USE;
 

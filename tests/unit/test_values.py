@@ -172,7 +172,7 @@ def test_tuple_in_a_cycle_with_itself(heap):
 
 
 def test_nan_keys_in_shared_tuples(heap):
-    """Two keys to Python, one to the heap: the copy of the second must not be freed under others."""
+    """Two keys to Python, one to the heap: what the second was copied to stays."""
     first, second = (float("nan"), "some text"), (float("nan"), "some text")
     heap.root["x"] = [{first: 1, second: 2}, second, first]
     heap.root["filler"] = [("aaaa text", "bbbb text") for _ in range(100)]
