@@ -36,7 +36,7 @@ static PyObject *proxy_new(dhp_core *core, dh_word word)
 {
     PyTypeObject *type = proxy_type(core->state, dh_ref_type(word));
     const dh_word *head = dh_deref(core->heap, word, dh_ref_type(word), DH_HEAD_BYTES);
-    if (type == NULL || head == NULL || !dh_is_int(dh_load(head))) {
+    if (type == NULL || head == NULL || !dh_is_meta(dh_load(head))) {
         dhp_raise(core, DH_E_CORRUPT);
         return NULL;
     }

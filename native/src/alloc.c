@@ -133,6 +133,31 @@ static dh_class_cursor *cursor_of(dh_alloc *alloc, unsigned kind)
     return &alloc->cursors[kind - DH_KIND_CELLS];
 }
 
+/* Drop entries that are out of date or double, which pages that come and go leave behind. */
+static void compact_stack(dh_alloc *alloc, dh_pgno_stack *stack, unsigned kind)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < stack->count; i++) {
+        dh_pgno pgno = stack->items[i];
+        if (alloc->kind[pgno] != kind || !(alloc->flags[pgno] & DH_PAGE_LISTED))
+            continue;
+        alloc->flags[pgno] &= (uint8_t)~DH_PAGE_LISTED;
+        stack->items[kept++] = pgno;
+    }
+    for (size_t i = 0; i < kept; i++)
+        alloc->flags[stack->items[i]] |= DH_PAGE_LISTED;
+    stack->count = kept;
+}
+
+/* So that no stack holds more than twice the pages of its class. */
+static int push_page(dh_alloc *alloc, dh_pgno_stack *stack, unsigned kind, dh_pgno pgno)
+{
+    if (stack->count == stack->room && stack->count > 0)
+        compact_stack(alloc, stack, kind);
+    return dh_pgno_stack_push(stack, pgno);
+}
+
 /* Put a page with room where its class will find it; without memory it waits for the next count. */
 static void list_page(dh_alloc *alloc, dh_pgno pgno)
 {
@@ -141,7 +166,7 @@ static void list_page(dh_alloc *alloc, dh_pgno pgno)
 
     if (alloc->flags[pgno] & DH_PAGE_LISTED || alloc->free_cells[pgno] == 0)
         return;
-    if (dh_pgno_stack_push(stack, pgno) == 0)
+    if (push_page(alloc, stack, alloc->kind[pgno], pgno) == 0)
         alloc->flags[pgno] |= DH_PAGE_LISTED;
 }
 
@@ -192,7 +217,8 @@ static void park_cursor(dh_alloc *alloc, dh_class_cursor *cursor)
     cursor->resume = pgno;
     alloc->flags[pgno] |= DH_PAGE_LISTED;
     if (before != 0 && alloc->kind[before] == alloc->kind[pgno])
-        (void)dh_pgno_stack_push(&cursor->partial, before); /* checked when popped */
+        (void)push_page(alloc, &cursor->partial, alloc->kind[pgno],
+                        before); /* checked when popped */
 }
 
 void dh_alloc_park_cursors(dh_heap *heap)

@@ -33,7 +33,7 @@ int dh_buffer_new(dh_heap *heap, uint64_t size, dh_word *buffer_out)
 int dh_buffer_read(const dh_heap *heap, dh_word buffer, uint8_t **data_out, uint64_t *size_out)
 {
     const dh_word *head = dh_deref(heap, buffer, DH_T_BUFFER, DH_HEAD_BYTES);
-    if (head == NULL || !dh_is_int(head[1]) || dh_int_value(head[1]) < 0)
+    if (head == NULL || !dh_is_meta(head[0]) || !dh_is_int(head[1]) || dh_int_value(head[1]) < 0)
         return dhi_fail(heap, DH_E_CORRUPT, "a damaged buffer head");
     uint64_t size = (uint64_t)dh_int_value(head[1]);
     uint8_t *data = NULL;

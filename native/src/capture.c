@@ -418,6 +418,16 @@ static int settle_chunk(dh_heap *heap, const dh_capture *capture, const dh_chunk
     return rc;
 }
 
+/* Stopped: the allocator asks the table which pages were free. */
+static void settle_table(dh_heap *heap, const dh_capture *capture)
+{
+    dhi_world_stop(heap);
+    for (size_t i = capture->pages_count; i > 0 && capture->pages[i - 1] & DH_PGNO_TABLE; i--)
+        memcpy(dh_table_page(&heap->table, capture->pages[i - 1] & ~DH_PGNO_TABLE),
+               capture->bytes + (i - 1) * DH_PAGE_BYTES, DH_PAGE_BYTES);
+    dhi_world_resume(heap);
+}
+
 /* Pages of rebased extents have their image in the new base file already. */
 int dh_commit_done(dh_heap *heap, dh_capture *capture)
 {
@@ -425,9 +435,7 @@ int dh_commit_done(dh_heap *heap, dh_capture *capture)
 
     for (size_t i = 0; rc == 0 && i < capture->chunks_count; i++)
         rc = settle_chunk(heap, capture, &capture->chunks[i]);
-    for (size_t i = capture->pages_count; i > 0 && capture->pages[i - 1] & DH_PGNO_TABLE; i--)
-        memcpy(dh_table_page(&heap->table, capture->pages[i - 1] & ~DH_PGNO_TABLE),
-               capture->bytes + (i - 1) * DH_PAGE_BYTES, DH_PAGE_BYTES);
+    settle_table(heap, capture);
     heap->committed = capture->state;
     recycle(heap, capture);
     dhi_capture_free(heap->empty);

@@ -32,6 +32,17 @@ int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno)
     return 0;
 }
 
+/* Free for every state that may be shown again: now, in the last commit, and in the one under way,
+ * whose freed pages the table still has as used. (Its own entries were taken from `changed`.) */
+static bool is_untouched(const dh_heap *heap, uint64_t pgno)
+{
+    dh_table_entry committed;
+    if (dh_bits_test(&heap->alloc.changed, pgno))
+        return false;
+    dh_table_read(&heap->table, (dh_pgno)pgno, &committed);
+    return committed.kind == DH_KIND_FREE;
+}
+
 static uint64_t free_run_length(const dh_heap *heap, uint64_t first, uint64_t wanted,
                                 bool fresh_only)
 {
@@ -39,7 +50,7 @@ static uint64_t free_run_length(const dh_heap *heap, uint64_t first, uint64_t wa
     uint64_t n = 0;
     while (n < wanted && first + n < heap->arena.hwm_pages &&
            alloc->kind[first + n] == DH_KIND_FREE &&
-           !(fresh_only && dh_bits_test(&alloc->changed, first + n)))
+           !(fresh_only && !is_untouched(heap, first + n)))
         n++;
     return n;
 }

@@ -75,7 +75,7 @@ static bool handle_is_valid(const dh_heap *heap, const dh_handle *handle)
     if (!dh_cell_is_allocated(heap, dh_ref_off(handle->word)))
         return false;
     head = dh_deref(heap, handle->word, dh_ref_type(handle->word), DH_HEAD_BYTES);
-    return head != NULL && dh_meta_serial(head[0]) == handle->serial;
+    return head != NULL && dh_is_meta(head[0]) && dh_meta_serial(head[0]) == handle->serial;
 }
 
 static void revalidate_handles(dh_heap *heap)

@@ -3,7 +3,8 @@
  *   ...1  int       value << 1 | 1                      63 bits signed
  *   .010  short     bits 3-5 length 0..7, bit 6 set = bytes else str, bytes 1..7 content, rest 0
  *   .100  float     self-tagged: exponent bits 62..59 are 0111 or 1000 (2^-255 .. 2^257)
- *   .110  constant  None, False, True, +0.0, DELETED
+ *   0110  constant  None, False, True, +0.0, DELETED
+ *   1110  meta      first word of a container's head, never a value
  *   .000  ref       bits 3..7 type, bits 8..63 offset / 8
  *   0     EMPTY
  *
@@ -37,7 +38,7 @@ typedef enum {
 } dh_type;
 
 #define DH_EMPTY ((dh_word)0)
-#define DH_CONST(n) (((dh_word)(n) << 3) | 6u)
+#define DH_CONST(n) (((dh_word)(n) << 4) | 6u)
 #define DH_NONE DH_CONST(0)
 #define DH_FALSE DH_CONST(1)
 #define DH_TRUE DH_CONST(2)
@@ -117,18 +118,25 @@ static inline dh_word dh_load(const dh_word *p) { return __atomic_load_n(p, __AT
 static inline void dh_store(dh_word *p, dh_word w) { __atomic_store_n(p, w, __ATOMIC_RELAXED); }
 
 /* --- container heads: 4 words, one 32-byte cell ------------------------------------------------
- * word 0, "meta": int word of  serial << 15 | flags.  The serial is unique in the heap's life and
- * tells a handle whether the cell still is the container it was made for. */
+ * word 0, "meta": serial << 19 | flags << 4 | 1110.  The serial is unique in the heap's life and
+ * tells a handle whether the cell still is the container it was made for. No value has this form:
+ * a number that a user stored can never be taken for the serial (invariant W4). */
 #define DH_HEAD_BYTES 32u
 #define DH_META_FLAGS_BITS 15u
+#define DH_META_TAG_BITS 4u
+#define DH_META_TAG 14u
 static inline dh_word dh_meta(uint64_t serial, unsigned flags)
 {
-    return (((dh_word)serial << DH_META_FLAGS_BITS | flags) << 1) | 1u;
+    return (((dh_word)serial << DH_META_FLAGS_BITS | flags) << DH_META_TAG_BITS) | DH_META_TAG;
 }
-static inline uint64_t dh_meta_serial(dh_word meta) { return meta >> (DH_META_FLAGS_BITS + 1u); }
+static inline bool dh_is_meta(dh_word w) { return (w & 15u) == DH_META_TAG; }
+static inline uint64_t dh_meta_serial(dh_word meta)
+{
+    return meta >> (DH_META_FLAGS_BITS + DH_META_TAG_BITS);
+}
 static inline unsigned dh_meta_flags(dh_word meta)
 {
-    return (unsigned)(meta >> 1) & ((1u << DH_META_FLAGS_BITS) - 1u);
+    return (unsigned)(meta >> DH_META_TAG_BITS) & ((1u << DH_META_FLAGS_BITS) - 1u);
 }
 
 #endif

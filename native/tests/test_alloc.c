@@ -212,6 +212,61 @@ static void exported_memory_is_never_a_committed_object_s(void)
     dh_heap_close(heap);
 }
 
+/* Freed in a commit under way that then fails: the rollback shows them as used again. */
+static void exported_memory_keeps_off_pages_freed_in_flight(void)
+{
+    dh_heap *heap = heap_new(16u << 20);
+    dh_capture *capture;
+    dh_off committed, exported, again;
+    uint64_t pages, stop_ns;
+
+    CHECK_EQ(dh_cell_new(heap, 64 * 4096, DH_RAW, &committed), 0);
+    commit(heap);
+    dh_cell_free(heap, committed);
+    CHECK_EQ(dh_commit_capture(heap, &capture), 0);
+    CHECK_EQ(dh_run_new_exportable(heap, 32 * 4096, &exported), 0);
+    CHECK(exported >= committed + 64 * 4096);
+    dh_commit_failed(heap, capture);
+    CHECK_EQ(dh_show_state(heap, NULL, &pages, &stop_ns), 0);
+    CHECK(dh_cell_is_allocated(heap, committed));
+
+    dh_cell_free(heap, committed);
+    CHECK_EQ(dh_commit_capture(heap, &capture), 0);
+    CHECK_EQ(dh_commit_encode(heap, capture, 1, 2, 1 << 20), 0);
+    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    CHECK_EQ(dh_run_new_exportable(heap, 32 * 4096, &again), 0);
+    CHECK(again < exported); /* durable: what was freed may be used */
+    dh_heap_close(heap);
+}
+
+/* A class with a large part that stays, and pages that are filled and emptied again and again. */
+static void lists_of_pages_do_not_grow(void)
+{
+    enum { STAYING = 20000, PASSING = 2000 };
+    static dh_off passing[PASSING];
+    dh_heap *heap = heap_new(64u << 20);
+    size_t room = 0;
+    dh_off off;
+
+    for (int i = 0; i < STAYING; i++)
+        CHECK_EQ(dh_cell_new(heap, 64, DH_RAW, &off), 0);
+    for (int cycle = 0; cycle < 400; cycle++) {
+        for (size_t i = 0; i < PASSING; i++)
+            CHECK_EQ(dh_cell_new(heap, 64, DH_RAW, &passing[i]), 0);
+        commit(heap);
+        for (size_t i = 0; i < PASSING; i++)
+            dh_cell_free(heap, passing[i]);
+        commit(heap);
+        size_t now = 0;
+        for (size_t i = 0; i < DH_CLASSES_COUNT * 2; i++)
+            now += heap->alloc.cursors[i].partial.room + heap->alloc.cursors[i].hot.room;
+        if (cycle == 20)
+            room = now;
+        CHECK(cycle < 20 || now <= room * 2);
+    }
+    dh_heap_close(heap);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv);
@@ -221,5 +276,7 @@ int main(int argc, char **argv)
     a_full_arena_says_so_and_goes_on();
     an_aborted_journal_frees_what_it_saw();
     exported_memory_is_never_a_committed_object_s();
+    exported_memory_keeps_off_pages_freed_in_flight();
+    lists_of_pages_do_not_grow();
     return 0;
 }
