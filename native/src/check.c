@@ -63,13 +63,33 @@ static void visit(checker *check, dh_word w)
     check->stack[check->count++] = w;
 }
 
+static int check_tuple(const dh_heap *heap, dh_word w)
+{
+    const dh_word *words;
+    size_t count;
+    int rc = dh_tuple_read(heap, w, &words, &count);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        if (!dh_is_value(words[i]))
+            rc = dhi_fail(heap, DH_E_CORRUPT, "a tuple's word %#llx is no value",
+                          (unsigned long long)words[i]);
+    return rc;
+}
+
+/* What holds for the heads of all containers. */
+static int check_head(const dh_heap *heap, dh_word w)
+{
+    const dh_word *head = dh_deref(heap, w, dh_ref_type(w), DH_HEAD_BYTES);
+    if (head != NULL && dh_is_meta(head[0]) && dh_meta_serial(head[0]) < heap->serial_next)
+        return 0;
+    return dhi_fail(heap, DH_E_CORRUPT, "the head of container %#llx is damaged",
+                    (unsigned long long)w);
+}
+
 static int check_type(const dh_heap *heap, dh_word w)
 {
     dh_bytes_view view;
-    const dh_word *words;
     uint64_t length;
     uint8_t *data;
-    size_t count;
     double number;
     bool sign;
 
@@ -82,11 +102,11 @@ static int check_type(const dh_heap *heap, dh_word w)
     case DH_T_BIGINT:
         return dh_bigint_read(heap, w, &sign, &view);
     case DH_T_TUPLE:
-        return dh_tuple_read(heap, w, &words, &count);
+        return check_tuple(heap, w);
     case DH_T_DICT:
         return dh_dict_check((dh_heap *)(uintptr_t)heap, w);
     case DH_T_LIST:
-        return dh_list_length(heap, w, &length);
+        return dh_list_check(heap, w);
     case DH_T_BUFFER:
         return dh_buffer_read(heap, w, &data, &length);
     case DH_T_ENTRIES:
@@ -121,7 +141,7 @@ static void check_ref(checker *check, dh_word w)
     if (!mark_first_time(check, off))
         return;
     check->cells_count++;
-    if (check_type(heap, w) != 0)
+    if ((dh_is_container(w) && check_head(heap, w) != 0) || check_type(heap, w) != 0)
         problem(check, w);
     if (is_raw)
         return;

@@ -14,6 +14,11 @@ int dhi_dict_corrupt(const dh_heap *heap, const char *what)
 
 /* --- big -------------------------------------------------------------------------------------- */
 
+static bool entry_is_valid(const dh_word entry[2])
+{
+    return dh_is_value(entry[0]) && dh_is_value(entry[1]);
+}
+
 static int row_check(const dh_heap *heap, const dh_word *row)
 {
     size_t bytes;
@@ -25,7 +30,7 @@ static int row_check(const dh_heap *heap, const dh_word *row)
         bool is_live = dict_key_is_live(entries[2 * i]);
         live += is_live;
         if ((i >= used && entries[2 * i] != DH_EMPTY) || (i < used && entries[2 * i] == DH_EMPTY) ||
-            (is_live && i < dict_front(entries, used)))
+            (is_live && (i < dict_front(entries, used) || !entry_is_valid(entries + 2 * i))))
             return dict_corrupt(heap, "chunk's order");
     }
     return live == row_live(row) ? 0 : dict_corrupt(heap, "chunk's count");
@@ -78,7 +83,7 @@ static int small_check(const dh_heap *heap, const dh_word *head)
         live += is_live;
         if ((i >= used && (entries[2 * i] | entries[2 * i + 1]) != 0) ||
             (i < used && entries[2 * i] == DH_EMPTY) ||
-            (is_live && i < dict_front(entries, used)) ||
+            (is_live && (i < dict_front(entries, used) || !entry_is_valid(entries + 2 * i))) ||
             (i < used && !is_live && dict_form(head) == DICT_TINY))
             return dict_corrupt(heap, "order");
     }

@@ -320,3 +320,36 @@ int dh_list_clear(dh_heap *heap, dh_word list)
     list_set_gap(&view, 0);
     return 0;
 }
+
+/* --- check ------------------------------------------------------------------------------------ */
+
+/* Slots [from, to) of the vector: EMPTY, or values. */
+static bool slots_are(const dh_heap *heap, const list_view *view, uint64_t from, uint64_t to,
+                      bool empty)
+{
+    uint64_t span;
+    while (from < to) {
+        const dh_word *slot = dh_vec_slot(heap, view->vec, from, &span);
+        if (slot == NULL)
+            return false;
+        for (; span > 0 && from < to; span--, from++, slot++)
+            if (empty ? *slot != DH_EMPTY : !dh_is_value(*slot))
+                return false;
+    }
+    return true;
+}
+
+int dh_list_check(const dh_heap *heap, dh_word list)
+{
+    list_view view;
+    uint64_t room = 0;
+    int rc = list_open(heap, list, &view);
+    if (rc != 0)
+        return rc;
+    uint64_t end = view.gap + view.length;
+    bool has_room = dh_vec_slot(heap, view.vec, end, &room) != NULL;
+    if (slots_are(heap, &view, 0, view.gap, true) && slots_are(heap, &view, view.gap, end, false) &&
+        (!has_room || slots_are(heap, &view, end, end + room, true)))
+        return 0;
+    return list_corrupt(heap, list);
+}

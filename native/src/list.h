@@ -29,5 +29,7 @@ const dh_word *dh_list_span(dh_heap *heap, dh_word list, uint64_t index, uint64_
 dh_word *dh_list_slots(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
 int dh_list_reverse(dh_heap *heap, dh_word list) DH_MUST_USE;
 int dh_list_clear(dh_heap *heap, dh_word list) DH_MUST_USE;
+/* Every slot below the length exists and holds a value, every other is EMPTY; else DH_E_CORRUPT. */
+int dh_list_check(const dh_heap *heap, dh_word list) DH_MUST_USE;
 
 #endif

@@ -72,6 +72,15 @@ static inline bool dh_is_container(dh_word w)
     return dh_is_ref(w) && dh_ref_type(w) >= DH_T_DICT && dh_ref_type(w) <= DH_T_BUFFER;
 }
 
+/* A form that a slot of a container may hold; what a ref leads to is another question. */
+static inline bool dh_is_value(dh_word w)
+{
+    if (dh_is_ref(w))
+        return dh_ref_type(w) >= DH_T_STR && dh_ref_type(w) <= DH_T_BUFFER;
+    return dh_is_int(w) || dh_is_short(w) || dh_is_float(w) || w == DH_NONE || w == DH_FALSE ||
+           w == DH_TRUE;
+}
+
 #define DH_SHORT_BYTES_MAX 7u
 static inline dh_word dh_short(const uint8_t *data, size_t size, bool is_bytes)
 {

@@ -312,6 +312,37 @@ static void test_damage(uint64_t length, unsigned rounds)
     }
 }
 
+/* Each kind of damage to one slot is found; nothing else is. */
+static void test_check_looks_inside(void)
+{
+    static const dh_word wrong[] = {DH_EMPTY, DH_DELETED, DH_CONST(9), 14 /* meta */,
+                                    (dh_word)DH_T_LEAF << 3 | 256};
+    model m;
+    dh_heap *heap = containers_heap(16u << 20);
+    model_open(&m, heap);
+    CHECK_EQ(model_splice(&m, 0, 0, 5000), 0);
+    CHECK_EQ(model_splice(&m, 0, 10, 0), 0); /* a gap before the first */
+    CHECK_EQ(dh_list_check(heap, m.list), 0);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        uint64_t span, cells, problems;
+        dh_word *slot = dh_list_slots(heap, m.list, check_random_below(4990), &span), was = *slot;
+        *slot = wrong[i];
+        CHECK_EQ(dh_list_check(heap, m.list), DH_E_CORRUPT);
+        heap->root = m.list;
+        CHECK_EQ(dh_check(heap, &cells, &problems), 0);
+        CHECK(problems >= 1);
+        *slot = was;
+        CHECK_EQ(dh_list_check(heap, m.list), 0);
+    }
+    const dh_word *vec = (dh_word *)dh_deref(heap, m.list, DH_T_LIST, DH_HEAD_BYTES) + 1;
+    dh_word *node = dh_deref(heap, vec[DH_VEC_ROOT], DH_T_NODE, DH_PAGE_BYTES), was = node[3];
+    node[3] = DH_EMPTY; /* a leaf in the middle is gone */
+    CHECK_EQ(dh_list_check(heap, m.list), DH_E_CORRUPT);
+    node[3] = was;
+    free(m.numbers);
+    dh_heap_close(heap);
+}
+
 /* A node that leads to itself and a length to match: nothing walks it to the end. */
 static void test_ring(uint64_t length, bool is_cleared_first)
 {
@@ -381,6 +412,7 @@ int main(int argc, char **argv)
     test_no_memory(heap, 5000, 10, 0, 4000);
     test_no_memory(heap, 5000, 10, 4000, 3);
     dh_heap_close(heap);
+    test_check_looks_inside();
     test_ring(3000, false);
     test_ring(3000, true);
     test_damage(20, 400 / SCALE);
