@@ -11,6 +11,7 @@ from collections.abc import (
     MutableSequence,
     ValuesView,
 )
+from contextlib import AbstractContextManager
 from types import GenericAlias
 from typing import (
     Any,
@@ -165,6 +166,13 @@ class Buffer(_SupportsBuffer):
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> Never: ...
 
 @final
+class Block:
+    """A block of hold() or transaction(), for one `with` statement."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *error: object) -> None: ...
+
+@final
 class Core:
     """One heap of the C core: its arena, its watch and its containers."""
 
@@ -176,6 +184,18 @@ class Core:
     def closed(self) -> bool: ...
     @property
     def exports_count(self) -> int: ...
+    @property
+    def in_transaction(self) -> bool: ...
+    @property
+    def undo_failed(self) -> bool: ...
+    def block(
+        self,
+        owner: _T,
+        lock: Any,
+        check: Callable[[], object],
+        commit: Callable[[], object] | None,
+        /,
+    ) -> AbstractContextManager[_T]: ...
     def close(self) -> None: ...
     def root(self) -> Dict[Any, Any]: ...
     def new_dict(

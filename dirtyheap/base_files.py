@@ -3,22 +3,28 @@
 Three calls: write, locate, drop. Order is the caller's promise: a file is written and synced, and
 so is its directory, before the index names it; it is dropped only after the index has ceased to.
 Files that the index does not name are leftovers of a crash and are removed at open.
+
+A heap may come from anybody: ``base`` must be a directory, never a link to one, and nothing in it is
+opened or removed but regular files with names of our own making.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection
+import stat
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
+from .errors import HeapCorruptError, HeapError
 from .syncing import sync_directory, sync_file
 
 BASE_NAME = "base"
-_NAME = re.compile(r"[0-9a-f.]{1,64}")
+_NAME = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{16}\.[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,7 @@ class Extent:
 
 def is_file_name(name: object) -> TypeGuard[str]:
     """Whether an index may name a base file so: never a path that leads elsewhere."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None and ".." not in name
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 class BaseFiles:
@@ -43,13 +49,26 @@ class BaseFiles:
     def __init__(self, heap_directory: Path) -> None:
         self._directory = heap_directory / BASE_NAME
 
-    def create(self) -> None:
-        """Make the directory; harmless when it is there."""
-        self._directory.mkdir(exist_ok=True)
+    def create(self) -> bool:
+        """Make the directory unless it is there; returns whether it was made."""
+        try:
+            mode = self._directory.lstat().st_mode
+        except FileNotFoundError:
+            self._directory.mkdir()
+            return True
+        if not stat.S_ISDIR(mode):
+            raise HeapError(f"{self._directory} is no directory, or a link to one: refused")
+        return False
 
     def is_empty(self) -> bool:
-        """Whether there is no file yet."""
-        return not any(self._directory.iterdir())
+        """Whether there is no file, or not even the directory."""
+        return not self._directory.is_dir() or not any(self._own_files())
+
+    def _own_files(self) -> Iterator[os.DirEntry[str]]:
+        with os.scandir(self._directory) as entries:
+            for entry in entries:
+                if is_file_name(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield entry
 
     def write(self, number: int, version: int, fill: Callable[[int], tuple[int, int]]) -> Extent:
         """Make one file: ``fill(fd)`` writes it and returns (bytes, checksum). Synced, except
@@ -74,7 +93,17 @@ class BaseFiles:
 
     def locate(self, extent: Extent) -> int:
         """Open the file for reading; the caller closes the descriptor."""
-        return os.open(self._directory / extent.file_name, os.O_RDONLY | os.O_CLOEXEC)
+        path = self._directory / extent.file_name
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise HeapCorruptError(f"{path} is a symbolic link: refused") from None
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise HeapCorruptError(f"{path} is no regular file")
+        return fd
 
     def drop(self, extents: Collection[Extent]) -> None:
         """Remove files. Memory that still maps one keeps it alive until it is unmapped."""
@@ -82,9 +111,9 @@ class BaseFiles:
             (self._directory / extent.file_name).unlink(missing_ok=True)
 
     def drop_orphans(self, named: Collection[Extent]) -> int:
-        """Remove every file that the index does not name; returns how many."""
+        """Remove every base file that the index does not name; returns how many."""
         keep = {extent.file_name for extent in named}
-        orphans = [entry for entry in os.scandir(self._directory) if entry.name not in keep]
+        orphans = [entry for entry in self._own_files() if entry.name not in keep]
         for entry in orphans:
             os.unlink(entry.path)
         return len(orphans)

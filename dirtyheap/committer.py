@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from ._ffi import check, ffi, lib
 from .base_files import Extent
-from .errors import CommitError, HeapClosedError
+from .errors import CommitError, HeapClosedError, HeapPoisonedError
 from .results import Commit
 from .store import Record, Store, body_hash
 from .written_bytes import bytes_written_by_this_thread
@@ -173,26 +173,51 @@ class Committer:
         numbers = ffi.new("uint32_t[]", count)
         lib.dh_extents_unfolded(self._ptr, numbers, count)
         files = self._write_base_files(store, ffi.NULL, list(numbers), store.last.id)
+        folded = store.folded_record()
         try:
-            replaced = store.replace_base(files)
-        except CommitError:
-            store.drop_base(files)
-            raise
+            replaced = store.replace_base(folded, files)
         except BaseException as error:
-            # Whether the index names the new files is not known here: leave all of them, the next
-            # open removes those that it does not name.
+            # Before any call, as in commit: until it is known whether the index names the new
+            # files, none of them may go, and none of the old.
             self.poison = f"a fold was interrupted ({error!r}): close the heap and open it again"
+            replaced = self._recover_fold(store, folded, files)
+            if store.last is folded:
+                self._finish_fold(store, files, replaced)
             raise
-        self._switch(store, files)
-        _drop_replaced(store, replaced)
+        self._finish_fold(store, files, replaced)
         return len(files)
 
+    def _finish_fold(self, store: Store, files: list[Extent], replaced: list[Extent]) -> None:
+        """The index names the new files. The old ones' memory holds the same state: a failure to
+        switch changes nothing but when their space comes back."""
+        self._switch(store, files)
+        _drop_replaced(store, replaced)
+
+    def _recover_fold(self, store: Store, folded: Record, files: list[Extent]) -> list[Extent]:
+        """Find out whether a fold that failed became durable; what it replaced, if it did."""
+        try:
+            durable = store.is_durable(folded)
+        except HeapPoisonedError as unknown:
+            self.poison = str(unknown)
+            raise
+        if durable:
+            replaced = store.adopt_fold(folded, files)
+            self.poison = ""
+            return replaced
+        self.poison = ""
+        store.drop_base(files)
+        return []
+
     def _fold_if_possible(self, store: Store) -> None:
-        """The commit before it stands whether or not there is room to fold."""
+        """The commit before it stands, and is told to the caller, whatever becomes of its fold."""
         try:
             self.fold(store)
-        except CommitError as error:
-            warnings.warn(f"the commit is durable, but {error}", RuntimeWarning, stacklevel=4)
+        except Exception as error:
+            warnings.warn(
+                f"the commit is durable, but the fold after it failed: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
 
 class _Flight:

@@ -6,13 +6,13 @@ One lock serves every verb; containers need none, the GIL is theirs. Nothing her
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -98,8 +98,9 @@ def _exclusive(
     """
 
     def decorate(method: _Method[_Arguments, _Result]) -> _Method[_Arguments, _Result]:
-        @functools.wraps(method)
+        @wraps(method)
         def guarded(self: Heap, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            self._refuse_in_child()  # where the lock's owner may not exist
             with self._lock:
                 self._refuse_if_busy(verb)
                 try:
@@ -122,8 +123,8 @@ class Heap:
     def __init__(self, directory: Path, *, create: bool, capacity: int, tracker: str) -> None:
         self._lock = threading.RLock()
         self._verb = ""  # the verb that holds the lock now; guards against re-entry
-        self._savepoints: list[Any] = []
         self._store: Store | None = None
+        self._is_closing = False
         self._owner_pid = os.getpid()
         tracker_id = _tracker_id(tracker)
         store = Store(directory, create=create)
@@ -201,31 +202,38 @@ class Heap:
         """Close without committing. Containers raise HeapClosedError from now on; views of
         buffers stay valid memory, saved nowhere, until the last one is released (ResourceWarning).
         Closing twice is harmless. In a forked child it only forgets the heap."""
+        if os.getpid() != self._owner_pid:
+            # Without the lock: the thread that holds it may not exist here. The store is the
+            # parent's, and its descriptors were closed by the fork guard.
+            self._core.close()
+            self._store = None
+            return
         with self._lock:
             if self._store is None:
                 return
             if self._verb:
                 raise HeapError(f"close() called from inside {self._verb}")
-            store, self._store = self._store, None
+            # An interrupt may come between any two: each can be done again, and the last says that
+            # all are done.
+            self._is_closing = True
             exports = self._core.exports_count
-            for savepoint in self._savepoints:
-                lib.dh_savepoint_drop(self._ptr, savepoint)
-            self._savepoints.clear()
             self._core.close()
-            if os.getpid() == self._owner_pid:
-                store.close()
-            if exports:
-                warnings.warn(
-                    f"the heap was closed while {exports} views of its buffers were alive: their "
-                    "memory stays until they go, and is saved nowhere",
-                    ResourceWarning,
-                    stacklevel=2,
-                )
+            self._store.close()
+            self._store = None
+        if exports:
+            warnings.warn(
+                f"the heap was closed while {exports} views of its buffers were alive: their "
+                "memory stays until they go, and is saved nowhere",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
     def __del__(self) -> None:
-        if getattr(self, "_store", None) is not None:
-            warnings.warn(f"unclosed heap {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+        store = getattr(self, "_store", None)
+        if store is not None:
+            what = repr(self)
+            self.close()  # first: the warning may be made an error
+            warnings.warn(f"unclosed heap {what}", ResourceWarning, stacklevel=2, source=self)
 
     @property
     def closed(self) -> bool:
@@ -244,9 +252,16 @@ class Heap:
         return last.id if last else 0
 
     def _open_store(self) -> Store:
-        if self._store is None:
+        if self._store is None or self._is_closing:
             raise HeapClosedError("the heap is closed")
         return self._store
+
+    def _refuse_in_child(self) -> None:
+        if os.getpid() != self._owner_pid:
+            raise HeapClosedError(
+                "this heap belongs to the parent process: open it again after the parent has "
+                "closed it"
+            )
 
     def _refuse_if_busy(self, verb: str) -> None:
         if self._verb:
@@ -254,9 +269,14 @@ class Heap:
         self._open_store()
         if self._committer.poison:
             raise HeapPoisonedError(self._committer.poison)
+        if self._core.undo_failed:
+            raise HeapPoisonedError(
+                "a transaction could not be undone: what memory shows is neither the state before "
+                "it nor after it; close the heap and open it again at its last commit"
+            )
 
     def _refuse_in_transaction(self, verb: str) -> None:
-        if self._savepoints:
+        if self._core.in_transaction:
             raise HeapError(f"{verb} inside transaction(): leave the block first")
 
     # --- contents ---------------------------------------------------------------------------------
@@ -337,14 +357,14 @@ class Heap:
         self._check(lib.dh_show_state(self._ptr, savepoint, pages, stop_ns))
         return int(pages[0])
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[Heap]:
+    def transaction(self) -> AbstractContextManager[Heap]:
         """All or nothing: commits at the end of the block, goes back to its start on an exception.
 
         Holds the heap's lock: no commit or collection of another thread falls inside. What other
         threads write meanwhile belongs to it and goes back with it. Blocks nest; an inner one is
-        kept or undone by itself, and only the outermost commits. When that commit fails, the
-        changes stay in memory, as after a failed :meth:`commit`.
+        kept or undone by itself, and only the outermost commits. When that commit fails or is
+        interrupted, the changes stay in memory, as after :meth:`commit`. An interrupt inside the
+        block undoes it; it cannot come between the exception and the undoing.
 
         >>> import dirtyheap as dh, tempfile, os
         >>> heap = dh.open(os.path.join(tempfile.mkdtemp(), "accounts"))
@@ -360,53 +380,21 @@ class Heap:
         >>> heap.close()
         """
         began_ns = time.perf_counter_ns()
-        with self._lock:
-            savepoint_out = ffi.new("dh_capture **")
-            depth = len(self._savepoints)
-            try:
-                self._take_savepoint(savepoint_out)
-                yield self
-            except BaseException:
-                self._end_savepoint(savepoint_out[0], show=True)
-                raise
-            else:
-                self._end_savepoint(savepoint_out[0], show=False)
-            finally:
-                # Also when an interrupt came into the calls above; this cannot be interrupted.
-                del self._savepoints[depth:]
-            if depth == 0:
-                self._commit_transaction(began_ns)
+        return self._core.block(
+            self, self._lock, self._check_begin, partial(self._commit_transaction, began_ns)
+        )
 
-    @_exclusive("transaction()")
-    def _take_savepoint(self, savepoint_out: Any) -> None:
-        self._check(lib.dh_savepoint_take(self._ptr, savepoint_out))
-        self._savepoints.append(savepoint_out[0])
-
-    @_exclusive("transaction()")
-    def _show_savepoint(self, savepoint: Any) -> None:
-        self._show(savepoint)
+    def _check_begin(self) -> None:
+        self._refuse_if_busy("transaction()")
 
     @_exclusive("transaction()")
     def _commit_transaction(self, began_ns: int) -> None:
         self._committer.commit(self._open_store(), "", began_ns)
 
-    def _end_savepoint(self, savepoint: Any, *, show: bool) -> None:
-        if savepoint not in self._savepoints:
-            return  # it was never taken, or the heap was closed inside the block
-        self._savepoints.remove(savepoint)
-        try:
-            if show:
-                self._show_savepoint(savepoint)
-        finally:
-            lib.dh_savepoint_drop(self._ptr, savepoint)
-
-    @contextlib.contextmanager
-    def hold(self) -> Iterator[Heap]:
+    def hold(self) -> AbstractContextManager[Heap]:
         """No commit, rollback or collection of another thread falls inside the block: for groups
         of stores that belong together, and for writers that do not hold the GIL."""
-        with self._lock:
-            self._open_store()
-            yield self
+        return self._core.block(self, self._lock, self._open_store, None)
 
     # --- looking ----------------------------------------------------------------------------------
 

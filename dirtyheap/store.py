@@ -152,11 +152,16 @@ class Store:
         self._env = _open_environment(self.directory)
         try:
             self._base = BaseFiles(self.directory)
-            self._base.create()
             self._open_databases(is_new)
+            is_base_new = self._base.create()
             self.extents = self._read_extents()
             self.last, self._last_hash = self._read_last()
             self.delta_bytes, self.deltas_count = 0, 0
+            if self.last is None or is_base_new:
+                # The names of the heap and of what is in it. Not only where they were made: that
+                # process may have been killed before it came to this.
+                sync_directory(self.directory)
+                sync_directory(self.directory.parent)
         except lmdb.Error as error:
             self._env.close()
             raise HeapError(f"cannot open {self.directory}: {error}") from error
@@ -166,8 +171,10 @@ class Store:
 
     def _open_databases(self, is_new: bool) -> None:
         with self._env.begin() as txn:
-            # A file without any database is one whose creation was cut short.
-            is_new = is_new or (txn.stat()["entries"] == 0 and self._base.is_empty())
+            is_empty = txn.stat()["entries"] == 0 and self._base.is_empty()
+        # A file without any database is one whose creation was cut short; beside files that are
+        # not ours it is somebody else's.
+        is_new = is_new or (is_empty and not _foreign_names(self.directory))
         if is_new:
             with self._env.begin(write=True) as txn:  # all of it or nothing
                 for name in _DATABASES:
@@ -183,9 +190,6 @@ class Store:
             ) from None
         with self._env.begin(db=self._meta) as txn:
             packed = txn.get(b"heap")
-        if is_new:  # the names of the heap and of what is in it
-            sync_directory(self.directory)
-            sync_directory(self.directory.parent)
         if packed is None:
             raise HeapCorruptError(f"{self.directory} has lost its description")
         self.meta = _check_meta(packed)
@@ -315,22 +319,29 @@ class Store:
     def _note(
         self, record: Record, packed: bytes, chunks: list[Any], rebased: list[Extent]
     ) -> list[Extent]:
-        replaced = [self.extents[e.number] for e in rebased if e.number in self.extents]
-        self.last, self._last_hash = record, record_hash(packed)
+        replaced = self._replaced_by(rebased)
         self.extents.update({extent.number: extent for extent in rebased})
         self.delta_bytes += sum(len(chunk) for chunk in chunks)
         self.deltas_count += 1
+        self.last, self._last_hash = record, record_hash(packed)  # at the end: see adopt
         return replaced
 
+    def _replaced_by(self, extents: list[Extent]) -> list[Extent]:
+        olds = [(self.extents.get(extent.number), extent) for extent in extents]
+        return [old for old, new in olds if old is not None and old.file_name != new.file_name]
+
     def is_durable(self, record: Record) -> bool:
-        """Whether exactly this record is the store's newest; asked after a commit that failed."""
+        """Whether exactly this record is the store's newest; asked after a commit or fold that
+        failed."""
         try:
             last, _ = self._read_last()
         except lmdb.Error as error:
             before = "the empty heap" if self.last is None else f"commit {self.last.id}"
+            now = f"commit {record.id}"
+            which = f"at {now}" if now == before else f"either {before} or {now}"
             raise HeapPoisonedError(
-                f"the engine failed while it wrote commit {record.id} ({error}): the heap on disk "
-                f"is either {before} or commit {record.id}; close it and open it again"
+                f"the engine failed while it wrote {now} ({error}): the heap on disk is {which}; "
+                "close it and open it again"
             ) from error
         return last is not None and last.nonce == record.nonce
 
@@ -340,7 +351,13 @@ class Store:
             return []  # noted before the interrupt; what it replaced goes at the next open
         return self._note(record, record.pack(), chunks, rebased)
 
-    def replace_base(self, extents: list[Extent]) -> list[Extent]:
+    def folded_record(self) -> Record:
+        """The last commit's record as a fold writes it: without a delta, and with a nonce of its
+        own, by which :meth:`is_durable` tells it from what it replaces."""
+        assert self.last is not None
+        return replace(self.last, chunks=0, nonce=secrets.token_bytes(8))
+
+    def replace_base(self, folded: Record, extents: list[Extent]) -> list[Extent]:
         """Record new base files as of the last commit and drop the deltas they contain; returns
         the extents that were replaced.
 
@@ -348,38 +365,31 @@ class Store:
             CommitError: nothing was recorded.
             HeapPoisonedError: it cannot be known whether it was.
         """
-        assert self.last is not None
-        replaced = [self.extents[e.number] for e in extents if e.number in self.extents]
-        folded = replace(self.last, chunks=0)
-        packed = folded.pack()
         try:
-            self._write_fold(folded.id, packed, extents)
+            self._write_fold(folded, extents)
         except (lmdb.Error, OSError, MemoryError) as error:
-            if not self.is_folded():
+            if not self.is_durable(folded):
                 raise CommitError(f"the fold was not recorded: {error}. Nothing is lost") from error
-        self.last, self._last_hash = folded, record_hash(packed)
+        return self.adopt_fold(folded, extents)
+
+    def adopt_fold(self, folded: Record, extents: list[Extent]) -> list[Extent]:
+        """Take note of a fold that became durable; see :meth:`replace_base`."""
+        if self.last is not None and self.last.nonce == folded.nonce:
+            return []  # noted before an interrupt; what it replaced goes at the next open
+        replaced = self._replaced_by(extents)
         self.extents.update({extent.number: extent for extent in extents})
         self.delta_bytes, self.deltas_count = 0, 0
+        self.last, self._last_hash = folded, record_hash(folded.pack())
         return replaced
 
-    def _write_fold(self, commit_id: int, packed: bytes, extents: list[Extent]) -> None:
+    def _write_fold(self, folded: Record, extents: list[Extent]) -> None:
+        key = _commit_key(folded.id)
         with self._env.begin(write=True) as txn:
             for extent in extents:
                 txn.put(extent.number.to_bytes(4, "big"), _pack_extent(extent), db=self._extents)
             _delete_all(txn, self._deltas)
-            _delete_all(txn, self._commits, keep=_commit_key(commit_id))
-            txn.put(_commit_key(commit_id), packed, db=self._commits)
-
-    def is_folded(self) -> bool:
-        """Whether the newest record stands without a delta; asked after a fold that failed."""
-        try:
-            last, _ = self._read_last()
-        except lmdb.Error as error:
-            raise HeapPoisonedError(
-                f"the engine failed while it recorded a fold ({error}): close the heap and open it "
-                "again; no commit is lost"
-            ) from error
-        return last is not None and last.chunks == 0
+            _delete_all(txn, self._commits, keep=key)
+            txn.put(key, folded.pack(), db=self._commits)
 
     def next_record(self, **fields: Any) -> Record:
         """The record of the commit after the last one."""
@@ -435,16 +445,19 @@ def _prepare_directory(directory: Path, *, create: bool) -> bool:
         return True
     if not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file: a heap is a directory")
-    names = {entry.name for entry in os.scandir(directory)}
-    if _DATA_NAME in names:
+    if (directory / _DATA_NAME).exists():
         return False
-    if foreign := names - _OWN_NAMES:
+    if foreign := _foreign_names(directory):
         raise HeapError(
             f"{directory} is no heap and not empty (it holds {min(foreign)!r}): give a new path"
         )
     if not create:
         raise FileNotFoundError(f"there is no heap at {directory} (create=False)")
     return True
+
+
+def _foreign_names(directory: Path) -> set[str]:
+    return set(os.listdir(directory)) - _OWN_NAMES
 
 
 def _open_environment(directory: Path) -> lmdb.Environment:
@@ -486,7 +499,8 @@ def _new_meta() -> bytes:
 
 def _check_meta(packed: bytes) -> dict[str, Any]:
     meta = _unpack_map(packed, "the heap's description")
-    if type(meta.get("format")) is not int or len(meta.get("hash_key") or b"") != 16:
+    key = meta.get("hash_key")
+    if not _is_u64(meta.get("format")) or type(key) is not bytes or len(key) != 16:
         raise HeapCorruptError("the heap's description is damaged")
     if meta["format"] > FORMAT or meta.get("features_required"):
         raise HeapError(

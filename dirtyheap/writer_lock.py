@@ -17,26 +17,32 @@ LOCK_NAME = "writer.lock"
 
 
 class WriterLock:
-    """Held from construction to :meth:`release`."""
+    """Held from construction to :meth:`release`, or until nobody refers to it: an interrupt while
+    a heap is opened or closed must not leave it locked for the rest of the process."""
 
     def __init__(self, directory: Path) -> None:
         """Take the lock, or raise HeapLockedError with the holder's pid."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._owner_pid = os.getpid()
+        self.fd = -1
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self.fd = os.open(directory / LOCK_NAME, flags, 0o644)
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(self.fd)
+            self.release()
             raise HeapLockedError(
                 f"{directory} is open for writing in process {holder}: close it there first"
             ) from None
-        except BaseException:
-            os.close(self.fd)
-            raise
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let the next writer in."""
-        os.close(self.fd)
+        """Let the next writer in; harmless when done before. In a forked child the fork guard has
+        closed the descriptor, and its number may be another file's by now."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0 and os.getpid() == self._owner_pid:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.release()

@@ -51,6 +51,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->is_read_only = 0;
     self->exports_count = 0;
     self->stops_depth = 0;
+    self->blocks = NULL;
+    self->undo_failed = 0;
     self->weakrefs = NULL;
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
     int rc = ENOMEM;
@@ -72,6 +74,7 @@ static void core_close(dhp_core *self)
     dh_heap *heap = self->heap;
     if (heap == NULL)
         return;
+    dhp_blocks_drop(self);
     self->heap = NULL;
     dh_heap_close(heap);
 }
@@ -244,6 +247,18 @@ static PyObject *core_root(PyObject *obj, PyObject *ignored)
     return dhp_proxy_get(self, self->heap->root);
 }
 
+PyDoc_STRVAR(block_doc,
+             "block($self, owner, lock, check, commit, /)\n--\n\n"
+             "Return a Block for one `with` statement, whose value is owner.\n\n"
+             "It holds the lock (acquire and release) from its beginning, when check() is called "
+             "under the lock, to its\nend. With a commit it is a transaction: undone when left by "
+             "an exception, else commit() is called at the\nend of the outermost one. With None "
+             "it only holds.");
+static PyObject *core_block(PyObject *obj, PyObject *args)
+{
+    return dhp_block_new((dhp_core *)obj, args);
+}
+
 /* --- attributes ------------------------------------------------------------------------------- */
 
 static PyObject *core_get_address(PyObject *obj, void *closure)
@@ -286,11 +301,26 @@ static int core_set_read_only(PyObject *obj, PyObject *value, void *closure)
     return 0;
 }
 
+static PyObject *core_get_in_transaction(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((dhp_core *)obj)->blocks != NULL);
+}
+
+static PyObject *core_get_undo_failed(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((dhp_core *)obj)->undo_failed);
+}
+
 static PyGetSetDef core_getset[] = {
     {"address", core_get_address, NULL, "Address of the dh_heap, for ffi.cast; open heaps only.",
      NULL},
     {"closed", core_get_closed, NULL, "True after close().", NULL},
     {"exports_count", core_get_exports, NULL, "Views of buffers that are alive.", NULL},
+    {"in_transaction", core_get_in_transaction, NULL, "A transaction is under way.", NULL},
+    {"undo_failed", core_get_undo_failed, NULL,
+     "A transaction could not be undone: what the heap shows is neither before nor after.", NULL},
     {"read_only", core_get_read_only, core_set_read_only,
      "While true, changing a container raises ReadOnlyError and views are read-only.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -301,6 +331,7 @@ static PyMethodDef core_methods[] = {
     {"root", core_root, METH_NOARGS, root_doc},
     {"new_dict", core_new_dict, METH_VARARGS, new_dict_doc},
     {"new_list", core_new_list, METH_VARARGS, new_list_doc},
+    {"block", core_block, METH_VARARGS, block_doc},
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -39,6 +39,7 @@ static int add_type(PyObject *module, PyType_Spec *spec, const char *public_name
 static int add_types(PyObject *module, dhp_state *state)
 {
     if (add_type(module, &dhp_core_spec, "Core", &state->core_type) < 0 ||
+        add_type(module, &dhp_block_spec, "Block", &state->block_type) < 0 ||
         add_type(module, &dhp_dict_spec, "Dict", &state->dict_type) < 0 ||
         add_type(module, &dhp_list_spec, "List", &state->list_type) < 0 ||
         add_type(module, &dhp_buffer_spec, "Buffer", &state->buffer_type) < 0 ||
@@ -105,6 +106,7 @@ static int module_exec(PyObject *module)
 
 #define EACH_OF_STATE(state, DO) \
     DO((state)->core_type);      \
+    DO((state)->block_type);     \
     DO((state)->dict_type);      \
     DO((state)->list_type);      \
     DO((state)->buffer_type);    \

@@ -26,6 +26,7 @@
 /* Per module. Types hold the module, proxies hold their type: it outlives every object. */
 typedef struct {
     PyTypeObject *core_type;
+    PyTypeObject *block_type;
     PyTypeObject *dict_type;
     PyTypeObject *list_type;
     PyTypeObject *buffer_type;
@@ -48,6 +49,8 @@ typedef struct {
     PyObject *text; /* owned, or NULL */
 } dhp_known_text;
 
+typedef struct dhp_block dhp_block;
+
 /* Owner of one heap. */
 typedef struct {
     PyObject_HEAD dh_heap *heap; /* NULL: closed                                              */
@@ -60,6 +63,8 @@ typedef struct {
     Py_ssize_t exports_count; /* views of buffers still alive, also after close   */
     PyGILState_STATE gil;     /* of the stop under way                            */
     int stops_depth;          /* stops under way, nested ones included; under GIL */
+    dhp_block *blocks;        /* transactions under way, the innermost first      */
+    char undo_failed;         /* one of them could not be taken back              */
     PyObject *weakrefs;
 } dhp_core;
 
@@ -78,6 +83,11 @@ int dhp_raise_named(dhp_state *state, const char *name, const char *text);
 int dhp_raise_dead(dhp_proxy *self); /* stale or closed         */
 int dhp_raise_read_only(dhp_core *core);
 int dhp_raise_key(PyObject *key); /* KeyError(key)           */
+
+/* --- block_type.c ----------------------------------------------------------------------------- */
+PyObject *dhp_block_new(dhp_core *core, PyObject *args);
+/* Forget the savepoints of all transactions: the heap goes. */
+void dhp_blocks_drop(dhp_core *core);
 
 /* --- proxy.c ---------------------------------------------------------------------------------- */
 /* The one object for the container at this ref; a new reference. Runs no Python code. */
@@ -323,6 +333,7 @@ extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_do
 /* --- buffer_type.c, core_type.c --------------------------------------------------------------- */
 extern PyType_Spec dhp_buffer_spec;
 extern PyType_Spec dhp_core_spec;
+extern PyType_Spec dhp_block_spec;
 /* A new empty container of this type, linked nowhere yet. */
 dhp_proxy *dhp_container_new(dhp_core *core, dh_type type);
 

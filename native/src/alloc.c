@@ -260,7 +260,8 @@ int dh_alloc_rebuild(dh_heap *heap)
         cursor->hot.count = cursor->partial.count = 0;
     }
     for (uint64_t p = 1; p < heap->arena.hwm_pages; p++) {
-        alloc->flags[p] &= DH_PAGE_ZERO;
+        if (alloc->flags[p] != 0)
+            alloc->flags[p] &= DH_PAGE_ZERO;
         dh_alloc_count_page(heap, (dh_pgno)p, true);
         dh_alloc_list_page(heap, (dh_pgno)p);
     }

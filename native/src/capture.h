@@ -22,7 +22,7 @@ typedef struct {
 
 struct dh_capture {
     dh_bits flight;  /* data pages taken from the commit cursor (commit only)     */
-    dh_bits changed; /* allocation entries taken (commit only)                    */
+    dh_bits changed; /* allocation entries taken (commit), or dh_show_state's own     */
     uint64_t limit;  /* pages both sets cover                                     */
     bool is_commit;
 

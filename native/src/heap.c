@@ -100,21 +100,29 @@ void dhi_heap_free_arena(dh_heap *heap)
     free(heap);
 }
 
-void dh_heap_close(dh_heap *heap)
+/* Not in a forked child: a thread of the parent may have been inside a commit when the fork came,
+ * and what it was about to free or to move cannot be told. The child leaves it to its exit. */
+static void free_committed(dh_heap *heap)
 {
-    if (heap->guard != NULL)
-        dh_fork_guard_close(heap->guard);
     if (heap->watch != NULL)
         dh_watch_close(heap->watch);
-    heap->guard = NULL;
     heap->watch = NULL;
-    dh_handles_drop_all(&heap->handles);
-    dh_handles_finish(&heap->handles);
     dhi_capture_free(heap->spare);
     dhi_capture_free(heap->empty);
     heap->spare = heap->empty = NULL;
     dh_image_finish(&heap->image);
     dh_table_finish(&heap->table);
+}
+
+void dh_heap_close(dh_heap *heap)
+{
+    if (heap->guard != NULL)
+        dh_fork_guard_close(heap->guard);
+    heap->guard = NULL;
+    dh_handles_drop_all(&heap->handles);
+    dh_handles_finish(&heap->handles);
+    if (!heap->is_forked)
+        free_committed(heap);
     heap->phase = DH_CLOSED;
     if (heap->exports_count > 0)
         return; /* the last dh_export_end finishes */

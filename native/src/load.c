@@ -114,7 +114,8 @@ static int start_loaded(dh_heap *heap, const dh_state *state)
     for (uint64_t p = 1; p < state->hwm_pages; p++) {
         dh_table_entry entry;
         dh_table_read(&heap->table, (dh_pgno)p, &entry);
-        dh_table_entry_show(heap, (dh_pgno)p, &entry);
+        if (entry.kind != DH_KIND_FREE) /* the allocator's memory says so already, untouched */
+            dh_table_entry_show(heap, (dh_pgno)p, &entry);
     }
     rc = dh_alloc_rebuild(heap);
     if (rc != 0)

@@ -90,29 +90,34 @@ static void revalidate_handles(dh_heap *heap)
     }
 }
 
-int dh_show_state(dh_heap *heap, const dh_capture *savepoint, uint64_t *pages_out,
-                  uint64_t *stop_ns_out)
+int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uint64_t *stop_ns_out)
 {
-    dh_bits written;
-    int rc;
+    dh_bits own, *written = &own;
+    int rc = 0;
 
     if (heap->is_forked)
         return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process");
-    rc = dh_bits_init(&written, heap->arena.capacity_pages);
-    if (rc != 0)
-        return rc;
     if (savepoint == NULL)
         savepoint = heap->empty; /* NULL after the first commit */
+    if (savepoint != NULL)
+        written = &savepoint->changed; /* made when it was taken: going back needs no memory */
+    else
+        rc = dh_bits_init(&own, heap->arena.capacity_pages);
+    if (rc != 0)
+        return rc;
     dhi_world_stop(heap);
     uint64_t stop_began_ns = dhi_clock_ns();
     /* A scan that fails has entered its pages into the cursor, which is all that is needed here. */
     (void)dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
-    dh_watch_copy(heap->watch, heap->commit_cursor, &written, heap->arena.hwm_pages);
+    dh_watch_copy(heap->watch, heap->commit_cursor, written, heap->arena.hwm_pages);
     show_entries(heap, savepoint);
-    *pages_out = show_pages(heap, savepoint, &written);
+    *pages_out = show_pages(heap, savepoint, written);
     revalidate_handles(heap);
     *stop_ns_out = dhi_clock_ns() - stop_began_ns;
     dhi_world_resume(heap);
-    dh_bits_finish(&written);
+    if (savepoint == NULL)
+        dh_bits_finish(&own);
+    else
+        dh_bits_clear_all(written, heap->arena.hwm_pages);
     return 0;
 }

@@ -189,7 +189,8 @@ def test_no_memory_in_the_capture_loses_nothing(path: Path) -> None:
                 except MemoryError:
                     failures += 1
                 except RuntimeError:
-                    assert plain(trial.heap) == now
+                    pass  # undone: going back needs no memory
+            assert plain(trial.heap) == now
             trial.heap.commit()
         assert failures > 0
 

@@ -121,9 +121,14 @@ def test_a_foreign_lmdb_directory_is_refused_and_left_alone(path: Path, named: b
 
 
 def test_an_lmdb_file_without_any_data_is_refused_or_becomes_a_heap(path: Path) -> None:
-    """Such a file holds nothing of anybody's."""
+    """Such a file holds nothing of anybody's, unless other files show whose it is."""
     path.mkdir()
     lmdb.open(str(path), max_dbs=8).close()
+    (path / "notes.txt").write_text("somebody's own")
+    with pytest.raises(dh.HeapError, match="not a dirtyheap"):
+        dh.open(path)
+    assert not (path / "base").exists()
+    (path / "notes.txt").unlink()
     with contextlib.suppress(dh.HeapError), dh.open(path) as heap:
         heap.root["a"] = 1
         heap.commit()
@@ -415,10 +420,47 @@ def test_an_older_version_of_a_base_file_is_noticed(path: Path, tmp_path: Path) 
 
 
 def test_files_that_the_index_does_not_name_are_removed(reference: Reference, path: Path) -> None:
-    orphan = reference.copy(path) / "base" / "00000099.0000000000000001"
+    base = reference.copy(path) / "base"
+    orphan = base / "00000099.0000000000000001.0a1b2c3d"
     orphan.write_bytes(b"left by a crash")
+    foreign = base / "notes.txt"
+    foreign.write_text("somebody's own")
+    (base / "lost+found").mkdir()
     assert reference.outcome(path) == "right"
     assert not orphan.exists()
+    assert foreign.read_text() == "somebody's own"
+    assert (base / "lost+found").is_dir()
+
+
+def test_a_base_directory_that_leads_elsewhere_is_refused(
+    reference: Reference, path: Path, tmp_path: Path
+) -> None:
+    """A heap from somebody else: opening it must touch nothing outside of it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "00000000.0000000000000001.0a1b2c3d").write_text("precious")
+    base = reference.copy(path) / "base"
+    base.rename(path / "away")
+    base.symlink_to(elsewhere)
+    with pytest.raises(dh.HeapError, match="link"):
+        dh.open(path)
+    assert [entry.name for entry in elsewhere.iterdir()] == ["00000000.0000000000000001.0a1b2c3d"]
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo"])
+def test_a_base_file_that_is_none_is_refused(
+    reference: Reference, path: Path, tmp_path: Path, kind: str
+) -> None:
+    file = next((reference.copy(path) / "base").iterdir())
+    if kind == "fifo":
+        file.unlink()
+        os.mkfifo(file)
+    else:
+        file.rename(tmp_path / "moved")
+        file.symlink_to(tmp_path / "moved")
+    with pytest.raises(dh.HeapCorruptError, match="symbolic link|no regular file"):
+        dh.open(path)
+    assert (tmp_path / "moved").exists() == (kind == "symlink")
 
 
 # --- formats ---
