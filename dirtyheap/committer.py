@@ -75,9 +75,12 @@ class Committer:
         )
 
     def _settle(self, store: Store, flight: _Flight) -> None:
-        """The record is durable: make it the committed image of this process too."""
+        """The record is durable: make it the committed image of this process too. After an
+        interrupt or a failure it can be called again."""
+        if flight.capture == ffi.NULL:
+            return  # settled, and then interrupted
         self._switch(store, flight.files)
-        self._check(lib.dh_commit_done(self._ptr, flight.capture))
+        self._check(lib.dh_commit_done(self._ptr, flight.capture_out))
 
     def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
         """Whatever stopped the commit: put the dirty set back, or say that it is too late. The
@@ -87,6 +90,8 @@ class Committer:
                 f"commit {store.last.id if store.last else 0} is durable, but this process was "
                 f"stopped while it took it over ({error!r}): close the heap and open it again"
             )
+            self._settle(store, flight)
+            self.poison = ""
             return
         if flight.capture == ffi.NULL:
             self.poison = ""
@@ -229,7 +234,7 @@ class _Flight:
         self.parent_id = store.last.id if store.last else 0
         # The core writes the capture's address here itself: no interrupt can come between the
         # moment the dirty set is in flight and the moment we know its address.
-        self._capture_out = ffi.new("dh_capture **")
+        self.capture_out = ffi.new("dh_capture **")
         self.chunks: list[Any] = []
         self.files: list[Extent] = []
         self.replaced: list[Extent] = []
@@ -239,11 +244,11 @@ class _Flight:
     @property
     def capture(self) -> Any:
         """The core's capture; ffi.NULL before :meth:`take`."""
-        return self._capture_out[0]
+        return self.capture_out[0]
 
     def take(self) -> Any:
         """Capture and encode; returns the statistics."""
-        rc = lib.dh_commit_capture(self._ptr, self._capture_out)
+        rc = lib.dh_commit_capture(self._ptr, self.capture_out)
         if rc != 0:
             check(rc, self._ptr)
         rc = lib.dh_commit_encode(

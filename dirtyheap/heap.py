@@ -7,9 +7,11 @@ One lock serves every verb; containers need none, the GIL is theirs. Nothing her
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial, wraps
@@ -83,6 +85,14 @@ def _tracker_id(name: str) -> int:
         raise ValueError(f"tracker {name!r}: must be one of {', '.join(_TRACKERS)}") from None
 
 
+def _current_task() -> Any:
+    """The asyncio task that runs in this thread, or None; imports nothing."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or asyncio._get_running_loop() is None:
+        return None
+    return asyncio.current_task()
+
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _Method = Callable[Concatenate["Heap", _Arguments], _Result]
@@ -125,6 +135,7 @@ class Heap:
         self._verb = ""  # the verb that holds the lock now; guards against re-entry
         self._store: Store | None = None
         self._is_closing = False
+        self._task: weakref.ref[Any] | None = None  # the asyncio task inside transaction()
         self._owner_pid = os.getpid()
         tracker_id = _tracker_id(tracker)
         store = Store(directory, create=create)
@@ -361,7 +372,8 @@ class Heap:
         """All or nothing: commits at the end of the block, goes back to its start on an exception.
 
         Holds the heap's lock: no commit or collection of another thread falls inside. What other
-        threads write meanwhile belongs to it and goes back with it. Blocks nest; an inner one is
+        threads write meanwhile belongs to it and goes back with it; two asyncio tasks cannot be
+        inside at once (HeapError). Blocks nest; an inner one is
         kept or undone by itself, and only the outermost commits. When that commit fails or is
         interrupted, the changes stay in memory, as after :meth:`commit`. An interrupt inside the
         block undoes it; it cannot come between the exception and the undoing.
@@ -386,6 +398,14 @@ class Heap:
 
     def _check_begin(self) -> None:
         self._refuse_if_busy("transaction()")
+        task = _current_task()
+        if not self._core.in_transaction:
+            self._task = None if task is None else weakref.ref(task)
+        elif task is not (None if self._task is None else self._task()):
+            raise HeapError(
+                "another asyncio task is inside a transaction() of this heap: they cannot be "
+                "interleaved; guard them with one asyncio.Lock, or leave no await inside the block"
+            )
 
     @_exclusive("transaction()")
     def _commit_transaction(self, began_ns: int) -> None:

@@ -11,6 +11,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from ._ffi import ffi, lib
 from .errors import HeapLockedError
 
 LOCK_NAME = "writer.lock"
@@ -22,10 +23,12 @@ class WriterLock:
 
     def __init__(self, directory: Path) -> None:
         """Take the lock, or raise HeapLockedError with the holder's pid."""
-        self._owner_pid = os.getpid()
-        self.fd = -1
+        # Closed by C code in one step, also when this object goes: a release written in Python
+        # could itself be interrupted, between forgetting the descriptor and closing it.
+        owned = ffi.new("dh_owned_fd *", (-1, os.getpid()))
+        self._owned = ffi.gc(owned, lib.dh_owned_fd_close)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self.fd = os.open(directory / LOCK_NAME, flags, 0o644)
+        self._owned.fd = os.open(directory / LOCK_NAME, flags, 0o644)
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -38,11 +41,10 @@ class WriterLock:
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let the next writer in; harmless when done before. In a forked child the fork guard has
-        closed the descriptor, and its number may be another file's by now."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0 and os.getpid() == self._owner_pid:
-            os.close(fd)
+        """Let the next writer in; harmless when done before, and in a forked child."""
+        lib.dh_owned_fd_close(self._owned)
 
-    def __del__(self) -> None:
-        self.release()
+    @property
+    def fd(self) -> int:
+        """The descriptor, for the fork guard."""
+        return int(self._owned.fd)

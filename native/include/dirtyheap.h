@@ -138,8 +138,9 @@ size_t dh_commit_rebased_count(const dh_capture *capture);
 uint32_t dh_commit_rebased_extent(const dh_capture *capture, size_t index);
 void dh_commit_state(const dh_capture *capture, dh_state *state_out);
 void dh_commit_stats_read(const dh_capture *capture, dh_commit_stats *stats_out);
-/* The record is durable: captured pages become the committed image. Frees the capture. */
-int dh_commit_done(dh_heap *heap, dh_capture *capture);
+/* The record is durable: captured pages become the committed image. Frees the capture and makes the
+ * pointer NULL; on failure (ENOMEM) neither, and the call may be made again. */
+int dh_commit_done(dh_heap *heap, dh_capture **capture_inout);
 /* Nothing became durable: the dirty set goes back. Frees the capture. */
 void dh_commit_failed(dh_heap *heap, dh_capture *capture);
 
@@ -176,6 +177,14 @@ int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size);
 int dh_check(dh_heap *heap, uint64_t *cells_out, uint64_t *problems_out);
 /* fds that must not live on in a forked child (the writer lock). */
 int dh_fork_guard_fd(dh_heap *heap, int fd);
+/* A descriptor that only the process that opened it may close: in a forked child the fork guard has
+ * closed it, and the number may be another file's. */
+typedef struct {
+    int fd; /* -1: none */
+    int pid;
+} dh_owned_fd;
+/* Closes and forgets it, in one step for the caller; harmless when done before. */
+void dh_owned_fd_close(dh_owned_fd *owned);
 
 /* A functional test of the kernel feature: 0, or why not in text_out. */
 int dh_probe(int tracker, char *text_out, size_t text_size);

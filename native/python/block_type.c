@@ -14,8 +14,10 @@ struct dhp_block {
     PyObject *check;  /* called under the lock: raises when no block can begin now */
     PyObject *commit; /* called at the end of the outermost transaction; NULL: hold */
     dh_capture *savepoint;
-    dhp_block *outer; /* the transaction around this one                         */
+    dhp_block *outer;     /* the transaction around this one                         */
+    unsigned long thread; /* that entered                                        */
     char is_entered;
+    char is_orphan; /* the one around it ended first, and undid it          */
 };
 
 static bool is_transaction(const dhp_block *self) { return self->commit != NULL; }
@@ -29,10 +31,8 @@ static int take_savepoint(dhp_block *self)
     if (heap == NULL)
         return dhp_raise(self->core, DH_E_CLOSED);
     Py_BEGIN_ALLOW_THREADS /* the stop takes the GIL itself */
-    rc = dh_savepoint_take(heap, &self->savepoint);
-    Py_END_ALLOW_THREADS
-    if (rc != 0)
-        return dhp_raise(self->core, rc);
+        rc = dh_savepoint_take(heap, &self->savepoint);
+    Py_END_ALLOW_THREADS if (rc != 0) return dhp_raise(self->core, rc);
     self->outer = self->core->blocks;
     self->core->blocks = self;
     return 0;
@@ -71,11 +71,8 @@ static int undo(dhp_block *self)
     int rc;
     if (self->savepoint == NULL) /* closed inside the block */
         return 0;
-    Py_BEGIN_ALLOW_THREADS
-    rc = dh_show_state(heap, self->savepoint, &pages, &stop_ns);
-    Py_END_ALLOW_THREADS
-    if (rc == 0)
-        return 0;
+    Py_BEGIN_ALLOW_THREADS rc = dh_show_state(heap, self->savepoint, &pages, &stop_ns);
+    Py_END_ALLOW_THREADS if (rc == 0) return 0;
     self->core->undo_failed = 1;
     return dhp_raise(self->core, rc);
 }
@@ -122,8 +119,41 @@ static PyObject *block_enter(PyObject *obj, PyObject *ignored)
         release_lock(self);
         return NULL;
     }
+    self->thread = PyThread_get_thread_ident();
     self->is_entered = 1;
     return Py_NewRef(self->owner);
+}
+
+/* Blocks that began inside this one and have not ended: a suspended generator, another coroutine.
+ * Half of their work is not to be committed, nor can it be kept when this one is undone. */
+static int orphan_inner_blocks(dhp_block *self)
+{
+    int count = 0;
+    while (self->savepoint != NULL && self->core->blocks != self) {
+        self->core->blocks->is_orphan = 1;
+        drop_savepoint(self->core->blocks);
+        count++;
+    }
+    return count;
+}
+
+static int end_transaction(dhp_block *self, int is_failing)
+{
+    int is_orphan = self->is_orphan;
+    int inner = orphan_inner_blocks(self);
+    int rc = is_failing || inner > 0 ? undo(self) : 0;
+    drop_savepoint(self);
+    if (rc < 0 || is_failing)
+        return rc;
+    if (is_orphan)
+        return dhp_raise_named(self->core->state, "HeapError",
+                               "the transaction around this one ended first: what was changed "
+                               "here was undone with it");
+    if (inner > 0)
+        return dhp_raise_named(self->core->state, "HeapError",
+                               "this transaction ended before one that began inside it: both "
+                               "were undone");
+    return self->core->blocks == NULL ? call(self->commit) : 0;
 }
 
 static PyObject *block_exit(PyObject *obj, PyObject *args)
@@ -133,18 +163,14 @@ static PyObject *block_exit(PyObject *obj, PyObject *args)
     int rc = 0;
     if (!PyArg_ParseTuple(args, "OOO:__exit__", &type, &value, &trace))
         return NULL;
-    if (!self->is_entered) {
-        PyErr_SetString(PyExc_RuntimeError, "this block has not begun");
+    if (!self->is_entered || self->thread != PyThread_get_thread_ident()) {
+        PyErr_SetString(PyExc_RuntimeError, self->is_entered ? "this block began in another thread"
+                                                             : "this block has not begun");
         return NULL;
     }
     self->is_entered = 0;
-    if (is_transaction(self)) {
-        if (type != Py_None)
-            rc = undo(self);
-        drop_savepoint(self);
-        if (rc == 0 && type == Py_None && self->core->blocks == NULL)
-            rc = call(self->commit);
-    }
+    if (is_transaction(self))
+        rc = end_transaction(self, type != Py_None);
     release_lock(self);
     return rc == 0 ? Py_NewRef(Py_None) : NULL;
 }
@@ -166,7 +192,8 @@ PyObject *dhp_block_new(dhp_core *core, PyObject *args)
     self->commit = commit == Py_None ? NULL : Py_NewRef(commit);
     self->savepoint = NULL;
     self->outer = NULL;
-    self->is_entered = 0;
+    self->thread = 0;
+    self->is_entered = self->is_orphan = 0;
     return (PyObject *)self;
 }
 

@@ -16,7 +16,7 @@ enum { RAISED = -1000 };
 static int dict_find(dhp_proxy *self, PyObject *key_obj, dh_word *value_out)
 {
     dhp_key key;
-    int ready = dhp_key_init(self->core, key_obj, &key);
+    int ready = dhp_key_find(self->core, key_obj, &key);
     dh_word dict = dhp_word(self);
     if (DH_UNLIKELY(ready != DHP_KEY_READY || dict == 0)) {
         if (ready == DHP_KEY_READY)
@@ -135,7 +135,7 @@ static int dict_remove(dhp_proxy *self, PyObject *key_obj, PyObject **value_out)
 {
     dhp_key key;
     dh_word value, dict;
-    int ready = dhp_key_init(self->core, key_obj, &key);
+    int ready = dhp_key_find(self->core, key_obj, &key);
     if (ready < 0)
         return -1;
     if (ready == DHP_KEY_NONE)

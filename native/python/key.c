@@ -1,8 +1,9 @@
 /* key.c -- dict keys from Python objects.
  *
- * Only exact built-in types can be keys in a heap. Any other hashable object is simply not there;
- * but its hash is asked for first, so that an unhashable one fails as it does with a dict. That
- * runs the user's code: the caller must ask for its container's word afterwards.
+ * Only exact built-in types can be keys in a heap. For a lookup any other hashable object stands
+ * for the plain value it is equal to, if there is one (an IntEnum, a numpy scalar, a namedtuple);
+ * its hash is asked for first, so that an unhashable one fails as it does with a dict. That runs
+ * the user's code: the caller must ask for its container's word afterwards.
  */
 #include "state.h"
 
@@ -224,6 +225,100 @@ int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out)
     int rc = dhp_key_init_plain_slow(core, obj, out);
     if (rc == DHP_KEY_NONE && PyObject_Hash(obj) == -1)
         rc = -1;
+    return rc;
+}
+
+/* --- lookups with other types ----------------------------------------------------------------- */
+
+static PyObject *plain_equal(PyObject *obj);
+
+static PyObject *plain_tuple(PyObject *obj)
+{
+    Py_ssize_t count = PyTuple_Size(obj);
+    PyObject *plain = PyTuple_New(count);
+    for (Py_ssize_t i = 0; plain != NULL && i < count; i++) {
+        PyObject *item = plain_equal(PyTuple_GetItem(obj, i));
+        if (item == NULL || PyTuple_SetItem(plain, i, item) < 0)
+            Py_CLEAR(plain);
+    }
+    return plain;
+}
+
+static int is_plain(PyObject *obj)
+{
+    PyTypeObject *type = Py_TYPE(obj);
+    return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyBool_Type ||
+           obj == Py_None || type == &PyFloat_Type || type == &PyBytes_Type;
+}
+
+/* What the object says it is as a float if number is 'f', as an int if 'i'. */
+static PyObject *plain_number(PyObject *obj, char number)
+{
+    PyObject *plain = number == 'f' ? PyNumber_Float(obj) : PyNumber_Long(obj);
+    int is_equal =
+        plain != NULL && is_plain(plain) ? PyObject_RichCompareBool(obj, plain, Py_EQ) : 0;
+    if (is_equal != 1)
+        Py_CLEAR(plain);
+    return plain;
+}
+
+/* The plain value that obj is equal to, new; NULL: none, or an exception in finding out. */
+static PyObject *plain_equal(PyObject *obj)
+{
+    PyObject *plain = NULL;
+    if (is_plain(obj))
+        return Py_NewRef(obj);
+    if (PyTuple_CheckExact(obj)) {
+        if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
+            return NULL;
+        plain = plain_tuple(obj);
+        Py_LeaveRecursiveCall();
+        return plain;
+    }
+    if (PyIndex_Check(obj))
+        return plain_number(obj, 'i');
+    if (PyType_GetSlot(Py_TYPE(obj), Py_nb_float) != NULL) {
+        plain = plain_number(obj, 'f');
+        return plain != NULL || PyErr_Occurred() ? plain : plain_number(obj, 'i');
+    }
+    if (PyTuple_Check(obj))
+        plain = plain_tuple(obj);
+    else if (PyUnicode_Check(obj))
+        plain = PyUnicode_FromObject(obj);
+    else if (PyBytes_Check(obj))
+        plain = PyBytes_FromObject(obj);
+    int is_equal = plain != NULL ? PyObject_RichCompareBool(obj, plain, Py_EQ) : 0;
+    if (is_equal != 1)
+        Py_CLEAR(plain);
+    return plain;
+}
+
+/* A conversion that says it cannot be done says that there is no such plain value. */
+static int is_refusal(void)
+{
+    return PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError) ||
+           PyErr_ExceptionMatches(PyExc_OverflowError);
+}
+
+int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    int rc = dhp_key_init_slow(core, obj, out);
+    if (rc != DHP_KEY_NONE)
+        return rc;
+    PyObject *plain = plain_equal(obj);
+    if (plain == NULL) {
+        if (PyErr_Occurred() && !is_refusal())
+            return -1;
+        PyErr_Clear();
+        return DHP_KEY_NONE;
+    }
+    out->text = NULL;
+    out->buffer = NULL;
+    rc = dhp_key_init_plain_slow(core, plain, out);
+    if (rc == DHP_KEY_READY && out->text == NULL)
+        out->text = plain; /* the key points into it */
+    else
+        Py_DECREF(plain);
     return rc;
 }
 

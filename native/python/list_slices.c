@@ -344,27 +344,28 @@ int dhp_list_ass_subscript(PyObject *obj, PyObject *item, PyObject *value)
 
 /* --- + and * ---------------------------------------------------------------------------------- */
 
-/* A plain list for a list or one of ours; NotImplemented for others. */
+/* A plain list of a list or one of ours. */
 static PyObject *plain_list_of(PyObject *obj)
 {
     if (PyType_GetSlot(Py_TYPE(obj), Py_tp_richcompare) == (void *)dhp_list_richcompare)
         return dhp_list_copy((dhp_proxy *)obj);
     if (PyList_Check(obj))
         return PyList_GetSlice(obj, 0, PyList_Size(obj));
-    return Py_NewRef(Py_NotImplemented);
+    PyObject *name = PyType_GetName(Py_TYPE(obj));
+    if (name != NULL)
+        PyErr_Format(PyExc_TypeError, "can only concatenate a list (not '%U') to a List", name);
+    Py_XDECREF(name);
+    return NULL;
 }
 
 PyObject *dhp_list_concat(PyObject *left, PyObject *right)
 {
-    PyObject *mine = plain_list_of(left);
-    if (mine == NULL || mine == Py_NotImplemented)
-        return mine;
-    PyObject *theirs = plain_list_of(right), *result = theirs;
-    if (theirs != NULL && theirs != Py_NotImplemented) {
+    PyObject *mine = plain_list_of(left), *result = NULL;
+    PyObject *theirs = mine != NULL ? plain_list_of(right) : NULL;
+    if (theirs != NULL)
         result = PySequence_Concat(mine, theirs);
-        Py_DECREF(theirs);
-    }
-    Py_DECREF(mine);
+    Py_XDECREF(theirs);
+    Py_XDECREF(mine);
     return result;
 }
 

@@ -260,7 +260,8 @@ static PyType_Slot list_slots[] = {
     {Py_sq_contains, dhp_list_contains},
     {Py_sq_repeat, dhp_list_repeat},
     {Py_sq_inplace_repeat, dhp_list_inplace_repeat},
-    {Py_nb_add, dhp_list_concat},
+    /* Not nb_add: `plain += ours` would then rebind the name plain instead of extending the list. */
+    {Py_sq_concat, dhp_list_concat},
     {Py_nb_inplace_add, list_inplace_concat},
     {0, NULL},
 };

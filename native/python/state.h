@@ -143,7 +143,7 @@ static inline void dhp_gc_resume(int was_enabled)
 /* A key made from a Python object; borrows from the object, so keep that alive. */
 typedef struct {
     dh_key key;
-    PyObject *text;  /* bytes that key borrows from, or NULL           */
+    PyObject *text;  /* owned: what key borrows from, or NULL          */
     uint8_t *buffer; /* malloc'd canonical bytes, or NULL              */
     uint8_t scratch[DH_KEY_SCRATCH_BYTES];
 } dhp_key;
@@ -151,6 +151,7 @@ typedef struct {
 enum { DHP_KEY_READY = 0, DHP_KEY_NONE = 1 }; /* NONE: hashable, but no heap can hold it */
 int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out);
 int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, dhp_key *out);
+int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out);
 void dhp_key_finish_slow(dhp_key *k);
 
 /* Half of the time of a hot lookup with a small int is its hash: those are kept. */
@@ -207,6 +208,12 @@ static inline int dhp_key_init(dhp_core *core, PyObject *obj, dhp_key *out)
 {
     return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
                                                         : dhp_key_init_slow(core, obj, out);
+}
+/* The same for a lookup: other types may stand for the plain value that they are equal to. */
+static inline int dhp_key_find(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
+                                                        : dhp_key_find_slow(core, obj, out);
 }
 /* The same without asking an unsupported object for its hash: runs no Python code. */
 static inline int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)

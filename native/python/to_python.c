@@ -11,6 +11,7 @@ typedef struct {
     /* Containers met so far -> their copies, owned. A container of the heap is known by its word, a
      * plain one by its address with bit 0 set, which no ref has. */
     dhp_memo memo;
+    PyObject *sources; /* list of the plain ones: kept, so that no address is used again */
 } plain_copy;
 
 /* The copy made before as a new reference, or NULL. */
@@ -188,7 +189,8 @@ static PyObject *plain_outer(plain_copy *c, dhp_state *state, PyObject *obj)
     if (copy != NULL)
         return copy;
     copy = PyDict_CheckExact(obj) ? PyDict_New() : PyList_New(0);
-    if (copy != NULL && (plain_remember(c, key, copy) < 0 || plain_fill(c, state, obj, copy) < 0))
+    if (copy != NULL && (PyList_Append(c->sources, obj) < 0 || plain_remember(c, key, copy) < 0 ||
+                         plain_fill(c, state, obj, copy) < 0))
         Py_CLEAR(copy);
     return copy;
 }
@@ -221,10 +223,11 @@ static PyObject *plain_any(plain_copy *c, dhp_state *state, PyObject *obj)
 
 PyObject *dhp_to_python(dhp_state *state, PyObject *obj)
 {
-    plain_copy c = {.core = NULL};
+    plain_copy c = {.core = NULL, .sources = PyList_New(0)};
     int was_enabled = dhp_gc_pause();
-    PyObject *copy = plain_any(&c, state, obj);
+    PyObject *copy = c.sources != NULL ? plain_any(&c, state, obj) : NULL;
     dhp_memo_release(&c.memo);
+    Py_XDECREF(c.sources);
     dhp_gc_resume(was_enabled);
     return copy;
 }

@@ -380,7 +380,10 @@ static int capture_take(dh_heap *heap, bool is_commit, dh_capture **capture_out)
 
 int dh_commit_capture(dh_heap *heap, dh_capture **capture_out)
 {
-    return capture_take(heap, true, capture_out);
+    int rc = capture_take(heap, true, capture_out);
+    if (rc == 0)
+        heap->in_flight = *capture_out;
+    return rc;
 }
 
 int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out)
@@ -429,18 +432,22 @@ static void settle_table(dh_heap *heap, const dh_capture *capture)
 }
 
 /* Pages of rebased extents have their image in the new base file already. */
-int dh_commit_done(dh_heap *heap, dh_capture *capture)
+int dh_commit_done(dh_heap *heap, dh_capture **capture_inout)
 {
+    dh_capture *capture = *capture_inout;
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < capture->chunks_count; i++)
         rc = settle_chunk(heap, capture, &capture->chunks[i]);
+    if (rc != 0)
+        return rc;
     settle_table(heap, capture);
     heap->committed = capture->state;
+    *capture_inout = heap->in_flight = NULL;
     recycle(heap, capture);
     dhi_capture_free(heap->empty);
     heap->empty = NULL;
-    return rc;
+    return 0;
 }
 
 void dh_commit_failed(dh_heap *heap, dh_capture *capture)
@@ -448,6 +455,7 @@ void dh_commit_failed(dh_heap *heap, dh_capture *capture)
     dhi_world_stop(heap);
     put_all_back(heap, capture);
     dhi_world_resume(heap);
+    heap->in_flight = NULL;
     recycle(heap, capture);
 }
 

@@ -9,8 +9,10 @@
  */
 #include "forkguard.h"
 
+
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct dh_fork_guard {
     dh_fork_child child;
@@ -74,6 +76,14 @@ void dh_fork_guard_close(dh_fork_guard *guard)
         guard->next->previous = guard->previous;
     dh_fork_guard_release();
     free(guard);
+}
+
+void dh_owned_fd_close(dh_owned_fd *owned)
+{
+    int fd = owned->fd;
+    owned->fd = -1;
+    if (fd >= 0 && owned->pid == getpid())
+        (void)close(fd);
 }
 
 void dh_fork_guard_hold(void) { pthread_mutex_lock(&guards_lock); }

@@ -108,8 +108,9 @@ static void free_committed(dh_heap *heap)
         dh_watch_close(heap->watch);
     heap->watch = NULL;
     dhi_capture_free(heap->spare);
+    dhi_capture_free(heap->in_flight); /* of a poisoned heap */
     dhi_capture_free(heap->empty);
-    heap->spare = heap->empty = NULL;
+    heap->spare = heap->empty = heap->in_flight = NULL;
     dh_image_finish(&heap->image);
     dh_table_finish(&heap->table);
 }

@@ -37,8 +37,9 @@ struct dh_heap {
     uint64_t exports_count; /* exported buffers, world lock                           */
     dh_state committed;     /* as of the last commit                                  */
     dh_world world;
-    dh_capture *spare; /* buffers of the last capture, kept for the next         */
-    dh_capture *empty; /* before the first commit: the heap as it was made       */
+    dh_capture *spare;     /* buffers of the last capture, kept for the next         */
+    dh_capture *in_flight; /* of the commit under way, until done or failed       */
+    dh_capture *empty;     /* before the first commit: the heap as it was made       */
     char error_text[256];
     char tracker_reason[512];
 };

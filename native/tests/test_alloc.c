@@ -25,7 +25,7 @@ static void commit(dh_heap *heap)
 {
     dh_capture *capture;
     CHECK_EQ(dh_commit_capture(heap, &capture), 0);
-    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    CHECK_EQ(dh_commit_done(heap, &capture), 0);
 }
 
 static bool is_zero(const uint8_t *bytes, size_t size)
@@ -233,7 +233,7 @@ static void exported_memory_keeps_off_pages_freed_in_flight(void)
     dh_cell_free(heap, committed);
     CHECK_EQ(dh_commit_capture(heap, &capture), 0);
     CHECK_EQ(dh_commit_encode(heap, capture, 1, 2, 1 << 20), 0);
-    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    CHECK_EQ(dh_commit_done(heap, &capture), 0);
     CHECK_EQ(dh_run_new_exportable(heap, 32 * 4096, &again), 0);
     CHECK(again < exported); /* durable: what was freed may be used */
     dh_heap_close(heap);

@@ -105,7 +105,7 @@ static void a_collection_dirties_nothing(void)
     build(heap);
     CHECK_EQ(dh_commit_capture(heap, &capture), 0);
     CHECK_EQ(dh_commit_encode(heap, capture, 0, 1, 1 << 20), 0);
-    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    CHECK_EQ(dh_commit_done(heap, &capture), 0);
     CHECK_EQ(dh_watch_scan(heap->watch, heap->arena.hwm_pages, &scanned), 0);
     CHECK_EQ(dh_collect(heap, &stats), 0);
     CHECK(stats.freed_cells_count >= NODES);

@@ -191,7 +191,7 @@ static void commit(dh_heap *heap, bool succeeds)
                                   extents[i].file_bytes, extents[i].checksum),
                  0);
     }
-    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    CHECK_EQ(dh_commit_done(heap, &capture), 0);
 }
 
 static void fold(dh_heap *heap)
@@ -357,7 +357,7 @@ static void a_commit_of_one_word_is_small(void)
     CHECK_EQ(stats.changed_bytes, 16);
     CHECK(stats.scanned_pages_count >= 2);
     CHECK_EQ(stats.delta_bytes, 48 + 2 * 12 + 2 * (2 + 8));
-    CHECK_EQ(dh_commit_done(heap, capture), 0);
+    CHECK_EQ(dh_commit_done(heap, &capture), 0);
     dh_heap_close(heap);
     store_reset();
 }

@@ -37,6 +37,7 @@ from helpers import (
 )
 
 import dirtyheap as dh
+from dirtyheap import committer
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -419,6 +420,59 @@ def test_a_full_file_system_loses_nothing(tmp_path: Path) -> None:
     outcomes = json.loads(done.stdout.splitlines()[-1])
     assert outcomes["CommitError"] >= 4, "the disk was never full"
     assert outcomes["opened full"] == 1, outcomes
+
+
+def test_a_fold_that_fails_after_a_note_only_commit_keeps_the_old_files(path: Path) -> None:
+    """Its record has no delta before the fold either: only the fold's own record tells it."""
+
+    def use() -> Any:
+        outcomes = Counter[str]()
+        with dh.open(path) as heap:
+            fill(heap)
+            heap.commit()
+            heap.fold()
+        for number in range(24):
+            with dh.open(path) as heap:
+                heap.root["changed"] = "x" * 100 + str(number)
+                heap.commit()
+                heap.commit("note only")
+                now = plain(heap)
+                limit = number * 4096
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                try:
+                    heap.fold()
+                    outcomes["folded"] += 1
+                except dh.HeapPoisonedError:
+                    outcomes["poisoned"] += 1
+                except dh.HeapError:
+                    outcomes["failed"] += 1
+                finally:
+                    resource.setrlimit(
+                        resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+                    )
+            assert contents(path) == now, f"limit {limit}"
+        return dict(outcomes)
+
+    outcomes = in_child(use)
+    assert isinstance(outcomes, dict), outcomes
+    print(outcomes)
+    assert outcomes["failed"] > 5
+
+
+def test_a_commit_whose_fold_fails_is_told_to_be_durable(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "_FOLD_COMMITS_MAX", 2)
+    with dh.open(path) as heap:
+        for number in range(1, 8):
+            heap.root["a"] = number
+            with fault("extent.write", rc=errno.ENOMEM if number % 2 else errno.EIO):
+                if number > 2:
+                    with pytest.warns(RuntimeWarning, match="is durable, but the fold"):
+                        assert heap.commit().id == number
+                else:
+                    assert heap.commit().id == number
+    assert contents(path) == {"a": 7}
 
 
 def test_a_full_disk_at_creation_leaves_a_path_that_can_be_tried_again(path: Path) -> None:

@@ -21,6 +21,8 @@ import struct
 import subprocess
 import sys
 import tempfile
+import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +48,7 @@ from helpers import (
 )
 
 import dirtyheap as dh
+from dirtyheap import store
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -970,6 +973,67 @@ signal.pause()
         finally:
             os.kill(child, signal.SIGKILL)
     assert contents(path) == {"a": 1, "b": 2}
+
+
+def test_a_child_forked_while_a_thread_holds_the_lock_does_not_hang(path: Path) -> None:
+    """The lock's owner does not exist in the child."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def holder(heap: dh.Heap) -> None:
+        with heap.hold():
+            entered.set()
+            assert leave.wait(60)
+
+    def use(heap: dh.Heap) -> list[str]:
+        verbs = [heap.commit, heap.rollback, heap.collect, heap.fold, heap.stats, heap.pending]
+        verbs += [heap.transaction().__enter__, heap.hold().__enter__]
+        outcomes = []
+        for verb in verbs:
+            try:
+                verb()
+            except dh.HeapClosedError as error:
+                outcomes.append(str(error))
+        assert heap.root["a"] == 1
+        heap.close()
+        assert heap.closed
+        return outcomes
+
+    with dh.open(path) as heap:
+        heap.root["a"] = 1
+        heap.commit()
+        thread = threading.Thread(target=holder, args=(heap,))
+        thread.start()
+        assert entered.wait(60)
+        outcomes = in_child(lambda: use(heap), timeout_s=20)
+        leave.set()
+        thread.join(60)
+        assert isinstance(outcomes, list), outcomes
+        assert len(outcomes) == 8
+        assert all("parent" in outcome for outcome in outcomes)
+        heap.root["b"] = 2
+        heap.commit()
+    assert contents(path) == {"a": 1, "b": 2}
+
+
+def test_a_heap_whose_making_was_cut_short_is_synced_by_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the transaction that makes the index and the syncs of the directories."""
+    script = """
+        import os, sys
+        from dirtyheap import store
+        store.sync_directory = lambda path: os._exit(9)
+        import dirtyheap as dh
+        dh.open(sys.argv[1])
+        """
+    assert run_python(textwrap.dedent(script), path).returncode == 9
+    assert (path / "data.mdb").exists()
+    synced: list[Path] = []
+    monkeypatch.setattr(store, "sync_directory", synced.append)
+    with dh.open(path) as heap:
+        heap.root["a"] = 1
+        heap.commit()
+    assert synced == [path, path.parent]
 
 
 def test_a_heap_opened_in_a_forked_child_is_the_childs_own(path: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ reopening gives exactly the state before or the state after.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import itertools
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -489,7 +490,99 @@ def test_an_outer_exception_undoes_inner_blocks_that_ended_well(path: Path) -> N
         assert plain(heap) == {"a": 1}
 
 
+def test_tasks_cannot_interleave_transactions(path: Path) -> None:
+    async def first(heap: dh.Heap, entered: asyncio.Event, leave: asyncio.Event) -> None:
+        with heap.transaction():
+            heap.root["first"] = 1
+            entered.set()
+            await leave.wait()
+            with heap.transaction():  # its own may nest
+                heap.root["first"] += 1
+
+    async def second(heap: dh.Heap, entered: asyncio.Event, leave: asyncio.Event) -> None:
+        await entered.wait()
+        try:
+            with pytest.raises(dh.HeapError, match="another asyncio task"), heap.transaction():
+                raise AssertionError("got in")
+            heap.root["second"] = 1
+        finally:
+            leave.set()
+        await asyncio.sleep(0)
+
+    async def both(heap: dh.Heap) -> None:
+        entered, leave = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(first(heap, entered, leave), second(heap, entered, leave))
+
+    with dh.open(path) as heap:
+        asyncio.run(both(heap))
+        assert heap.last_commit_id == 1
+    assert contents(path) == {"first": 2, "second": 1}
+
+
+@pytest.mark.parametrize("outer_fails", [False, True])
+def test_blocks_that_end_in_the_wrong_order_are_undone_and_say_so(
+    path: Path, outer_fails: bool
+) -> None:
+    def block(heap: dh.Heap, name: str) -> Iterator[None]:
+        with heap.transaction():
+            heap.root[name] = 1
+            yield
+            heap.root[name] = 2
+
+    with dh.open(path) as heap:
+        heap.root["before"] = 1
+        outer, inner = block(heap, "outer"), block(heap, "inner")
+        next(outer)
+        next(inner)
+        if outer_fails:
+            with pytest.raises(Stop):
+                outer.throw(Stop())
+        else:
+            with pytest.raises(dh.HeapError, match="both were undone"):
+                next(outer)
+        assert heap.root == {"before": 1}
+        with pytest.raises(dh.HeapError, match="ended first"):
+            next(inner)
+        heap.rollback()
+        assert heap.root == {}
+        heap.root["after"] = 1
+        heap.commit()
+    assert contents(path) == {"after": 1}
+
+
+def test_a_block_ends_in_its_thread_only(path: Path) -> None:
+    with dh.open(path) as heap:
+        block = heap.transaction()
+        block.__enter__()
+        heap.root["a"] = 1
+        errors: list[BaseException] = []
+
+        def end() -> None:
+            try:
+                block.__exit__(None, None, None)
+            except RuntimeError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        thread.join(60)
+        assert "another thread" in str(errors[0])
+        block.__exit__(None, None, None)
+        assert heap.last_commit_id == 1
+        with pytest.raises(RuntimeError, match="not begun"):
+            block.__exit__(None, None, None)
+
+
 def test_an_interrupt_inside_undoes_too(path: Path) -> None:
+    # The process may have been started with the signal ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt_inside(path)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def interrupt_inside(path: Path) -> None:
     with dh.open(path) as heap:
         with pytest.raises(KeyboardInterrupt), heap.transaction():
             heap.root["a"] = 1
@@ -908,6 +1001,100 @@ def test_an_interrupt_anywhere_in_a_transaction_leaves_no_half_of_it(path: Path)
             if not interrupt.where:
                 break
         assert number > 100
+
+
+def test_an_interrupt_after_an_exception_does_not_stop_the_undoing(path: Path) -> None:
+    """One exception leaves the block, an interrupt comes before the block has been left."""
+    with dh.open(path) as heap:
+        heap.root["a"], heap.root["b"] = 10, 0
+        heap.commit()
+        for number in range(1, 40):
+            interrupt = InterruptAt(number)
+            try:
+                with heap.transaction():
+                    heap.root["a"] -= 5
+                    sys.setprofile(interrupt)
+                    raise Stop
+            except (Stop, KeyboardInterrupt):
+                sys.setprofile(None)
+            assert heap.root == {"a": 10, "b": 0}, interrupt.where
+            assert heap.commit().id == 1
+
+
+def test_timers_do_not_stop_the_undoing(path: Path) -> None:
+    rng = seeded()
+    interrupted = 0
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with dh.open(path) as heap:
+            heap.root["a"], heap.root["b"] = 10, 0
+            heap.commit()
+            for _ in range(3000):
+                try:
+                    try:
+                        with heap.transaction():
+                            heap.root["a"] -= 5
+                            signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-6, 2e-4))
+                            raise Stop
+                    except Stop:
+                        pass
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert heap.root == {"a": 10, "b": 0}
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    print(f"{interrupted} interrupted")
+    assert interrupted > 20
+
+
+@pytest.mark.parametrize("verb", ["open", "close"])
+def test_an_interrupt_anywhere_in_open_and_close_frees_the_lock(path: Path, verb: str) -> None:
+    dh.open(path).close()
+    for number in itertools.count(1):
+        interrupt = InterruptAt(number)
+        heap = None if verb == "open" else dh.open(path)
+        try:
+            with interrupt:
+                if heap is None:
+                    heap = dh.open(path)
+                else:
+                    heap.close()
+        except KeyboardInterrupt:
+            pass
+        if heap is not None:
+            heap.close()
+        heap = None
+        gc.collect()
+        with dh.open(path) as heap:  # HeapLockedError: left locked
+            heap.root["number"] = number
+        if not interrupt.where:
+            break
+    assert number > (50 if verb == "open" else 5)
+
+
+def test_a_handle_of_a_container_rolled_back_is_stale_whatever_stands_there(path: Path) -> None:
+    """Ints that a user stored, of the form a container's own bookkeeping once had."""
+    with dh.open(path) as heap:
+        lists = [[0, 0, 1, 1] for _ in range(40)]
+        for number, items in enumerate(lists):
+            heap.root[number] = items
+            del heap.root[number][2:]
+        heap.commit()
+        for shift in range(10, 22):
+            for number in range(40):
+                heap.root[number][0] = (300 + number * 4) << shift
+            heap.commit()
+            committed = plain(heap)
+            for number in range(40):
+                heap.root[number].clear()
+            heap.collect()
+            made = [heap.list() for _ in range(200)]
+            heap.rollback()
+            for one in made:
+                with pytest.raises(dh.StaleObjectError):
+                    one.append("mine")
+            assert plain(heap) == committed
 
 
 def test_interrupts_by_a_timer_lose_nothing(path: Path) -> None:

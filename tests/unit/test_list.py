@@ -239,10 +239,15 @@ def test_slice_errors(five):
 
 def test_plus_and_times_give_plain_lists(heap, five):
     assert five + [1] == [10, 20, 30, 40, 50, 1]
-    assert [1] + five == [1, 10, 20, 30, 40, 50]
+    with pytest.raises(TypeError):
+        [1] + five
     assert five + heap.list([2]) == [10, 20, 30, 40, 50, 2]
     assert five * 2 == 2 * five == [10, 20, 30, 40, 50] * 2
-    assert type(five + five) is type([] + five) is type(five * 2) is list
+    assert type(five + five) is type(five * 2) is list
+    plain = alias = [1]
+    plain += five  # extends what others hold, as with any list
+    assert plain is alias
+    assert alias == [1, 10, 20, 30, 40, 50]
     assert five * 0 == five * -1 == []
     assert operator.concat(five, [1]) == [10, 20, 30, 40, 50, 1]
     for bad in ((1,), "a", 5):
