@@ -4,8 +4,8 @@ Three calls: write, locate, drop. Order is the caller's promise: a file is writt
 so is its directory, before the index names it; it is dropped only after the index has ceased to.
 Files that the index does not name are leftovers of a crash and are removed at open.
 
-A heap may come from anybody: ``base`` must be a directory, never a link to one, and nothing in it is
-opened or removed but regular files with names of our own making.
+A heap may come from anybody: ``base`` must be a directory, never a link to one, and nothing in it
+is opened or removed but regular files with names of our own making.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ def supervise(heap_path: Path, files_count: int, kills: int, rng: random.Random)
     run = Run()
     bar = ProgressBar(files_count)
     start = time.monotonic()
-    # Points between commits 5 and 90 per cent of the way; the delay below makes each a moment that
+    # Points between commits 5 and 75 per cent of the way; the delay below makes each a moment that
     # may as well fall into a commit.
-    kill_points = sorted(rng.sample(range(files_count // 20, files_count * 9 // 10), kills))
+    kill_points = sorted(rng.sample(range(files_count // 20, files_count * 3 // 4), kills))
     while not _one_life(run, heap_path, kill_points, rng, bar):
         pass
     bar.close()
@@ -72,11 +72,11 @@ def _one_life(
                 # The child works on meanwhile: a random moment of its next commits.
                 time.sleep(rng.uniform(0.0, 0.15))
                 child.kill()
-                kill_points.pop(0)
         code = child.wait()
     run.wchar_bytes += wchar_bytes
     if code == -signal.SIGKILL:
         run.kills += 1
+        kill_points.pop(0)
         bar.note(f"killed after {run.commits[-1]['files']} acknowledged files")
         return False
     if code != 0:

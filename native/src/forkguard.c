@@ -9,7 +9,6 @@
  */
 #include "forkguard.h"
 
-
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -9,6 +9,7 @@
 
 #include "capture.h"
 #include "check.h"
+#include "delta.h"
 #include "dict.h"
 
 #define CELLS_MAX 3000u
@@ -386,6 +387,52 @@ static void damaged_chunks_are_refused(void)
     store_reset();
 }
 
+/* A diff that meets another image than it was made against is found by the checksum of the result,
+ * in a chunk that is sound in itself. */
+static void a_diff_against_another_image_is_refused(void)
+{
+    dh_heap *heap = heap_new();
+    dh_delta_entry entry;
+    dh_off off;
+
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_cell_new(heap, 64 * 4096, DH_RAW, &off), 0);
+    memset(dh_at(heap, off), 7, 64 * 4096);
+    commit(heap, true);
+    for (size_t p = 0; p < 64; p++)
+        ((uint64_t *)dh_at(heap, off))[p * 512 + 100] = p;
+    commit(heap, true);
+    dh_heap_close(heap);
+    CHECK_EQ(disk.chunks_count, 2);
+
+    for (int wrong = 0; wrong < 3; wrong++) {
+        stored_chunk *first = &disk.chunks[0], *chunk = wrong == 2 ? first : &disk.chunks[1];
+        uint8_t *body = chunk->bytes + DH_CHUNK_HEADER_BYTES, was[DH_ENTRY_BYTES];
+        dh_chunk_header header;
+        CHECK_EQ(dh_chunk_header_decode(chunk->bytes, chunk->size, &header), 0);
+        memcpy(was, body, sizeof was);
+        if (wrong > 0) { /* a checksum that is not the page's, under a right one of the chunk */
+            CHECK_EQ(dh_entry_decode(body, &entry), 0);
+            entry.checksum ^= 1;
+            dh_entry_encode(body, &entry);
+            dh_chunk_header_encode(chunk->bytes, &header, body,
+                                   chunk->size - DH_CHUNK_HEADER_BYTES);
+        }
+        heap = heap_new();
+        if (wrong == 1)
+            CHECK_EQ(dh_load_delta(heap, first->bytes, first->size), 0);
+        /* wrong 0: the second diff without the first */
+        CHECK_EQ(dh_load_delta(heap, chunk->bytes, chunk->size), DH_E_CORRUPT);
+        dh_heap_close(heap);
+        memcpy(body, was, sizeof was);
+        dh_chunk_header_encode(chunk->bytes, &header, body, chunk->size - DH_CHUNK_HEADER_BYTES);
+    }
+    heap = reopen(heap_new());
+    CHECK_EQ(((uint64_t *)dh_at(heap, off))[63 * 512 + 100], 63);
+    dh_heap_close(heap);
+    store_reset();
+}
+
 int main(int argc, char **argv)
 {
     static const int trackers[] = {DH_TRACKER_AUTO, DH_TRACKER_COMPARE};
@@ -397,6 +444,7 @@ int main(int argc, char **argv)
         a_freed_extent_folds_to_nothing();
         a_commit_of_one_word_is_small();
         damaged_chunks_are_refused();
+        a_diff_against_another_image_is_refused();
     }
     return 0;
 }

@@ -34,6 +34,7 @@ from helpers import (
     require_root,
     run_ok,
     seeded,
+    skip_kernel_test,
 )
 
 import dirtyheap as dh
@@ -400,14 +401,14 @@ print(json.dumps(outcomes))
 def test_a_full_file_system_loses_nothing(tmp_path: Path) -> None:
     require_root("mounting a tmpfs")
     if shutil.which("unshare") is None:
-        pytest.skip("NOT TESTED: there is no unshare command")
+        skip_kernel_test("there is no unshare command")
     disk = tmp_path / "disk"
     disk.mkdir()
     allowed = subprocess.run(
         ["unshare", "-m", "mount", "-t", "tmpfs", "none", str(disk)], capture_output=True
     )
     if allowed.returncode != 0:
-        pytest.skip(f"NOT TESTED: mounts are not allowed here: {allowed.stderr.decode()}")
+        skip_kernel_test(f"mounts are not allowed here: {allowed.stderr.decode()}")
     script = tmp_path / "full_disk.py"
     script.write_text(FULL_DISK)
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]))

@@ -45,6 +45,7 @@ from helpers import (
     run_ok,
     run_python,
     seeded,
+    skip_kernel_test,
 )
 
 import dirtyheap as dh
@@ -491,6 +492,18 @@ def seal_of(row: bytes) -> bytes:
     return b""
 
 
+def test_a_record_that_is_not_the_child_of_the_one_before_is_refused(
+    reference: Reference, path: Path
+) -> None:
+    """Right ids, right seals: only the parent's hash is another's."""
+    reference.copy(path)
+    with dh.open(path) as heap:
+        last = heap.last_commit_id
+    rewrite(path, b"commits", last.to_bytes(8, "big"), parent_hash=b"another parent's")
+    with pytest.raises(dh.HeapCorruptError, match="missing"):
+        dh.open(path)
+
+
 @pytest.mark.parametrize(
     "fields", [{"format": 2}, {"format": 999}, {"features_required": 1}], ids=str
 )
@@ -785,6 +798,26 @@ def test_an_operation_whose_nth_allocation_fails_changes_nothing(path: Path, nam
         assert heap.collect().freed_cells == 0
         heap.commit()
     assert contents(path) == model
+
+
+def test_a_large_update_whose_nth_allocation_fails_changes_nothing(path: Path) -> None:
+    """Too large to reserve for: what was inserted before the failure is taken out again."""
+    new = {i: i for i in range(200, 40_000)}
+    with dh.open(path) as heap:
+        old = {i: i for i in range(300)}
+        for failing in itertools.chain(range(12), itertools.count(12, 17)):
+            numbers = heap.root["numbers"] = heap.dict(old)
+            with fault("alloc.cell", after=failing, rc=-1):
+                try:
+                    numbers.update(new)
+                    break
+                except dh.HeapFullError:
+                    pass
+            assert numbers == old, f"allocation {failing}"
+            assert list(numbers) == list(old)
+            assert heap.verify().ok
+        assert numbers == {**old, **new}
+        assert failing > 100
 
 
 def test_making_containers_whose_nth_allocation_fails_leaves_nothing_behind(path: Path) -> None:
@@ -1268,7 +1301,7 @@ def test_where_only_the_system_call_is_forbidden_the_device_node_serves(
     require_root("the device node")
     require_tracker("auto")
     if not os.path.exists("/dev/userfaultfd"):
-        pytest.skip("NOT TESTED: there is no /dev/userfaultfd")
+        skip_kernel_test("there is no /dev/userfaultfd")
 
     def forbidden() -> Any:
         forbid(USERFAULTFD[platform.machine()], errno.EPERM)

@@ -107,7 +107,7 @@ def test_views_write_into_the_heap(tmp_path):
 
 
 def test_numpy_writes_into_the_heap(tmp_path):
-    numpy = pytest.importorskip("numpy")
+    import numpy
     with dirtyheap.open(tmp_path / "h") as heap:
         heap.root["data"] = buffer = heap.buffer(8 * 10_000)
         array = numpy.frombuffer(buffer, dtype="<f8")

@@ -349,6 +349,66 @@ def test_finalizers_that_write_and_roll_back(heap):
     assert heap.verify().problems == 0
 
 
+class Refiller:
+    """Garbage in a cycle: replaces all contents, and lets their memory be used for others."""
+
+    def __init__(self, heap):
+        self.me, self.heap = self, heap
+
+    def __del__(self):
+        refill(self.heap, "new")
+
+
+def refill(heap, word):
+    heap.root["dict"].clear()
+    heap.root["list"].clear()
+    heap.collect()
+    heap.root["other"] = [f"{word} other things, {i}" for i in range(600)]
+    heap.root["dict"].update({i: (i, f"{word} text of some length, {i}") for i in range(300)})
+    heap.root["list"].extend([(i, f"{word} text of some length, {i}") for i in range(300)])
+
+
+READERS = {
+    "copy": lambda root: list(root["dict"].copy().values()),
+    "to_python": lambda root: list(dirtyheap.to_python(root["dict"]).values()),
+    "repr": lambda root: list(eval(repr(root["dict"])).values()),
+    "slice": lambda root: root["list"][:],
+    "stride": lambda root: root["list"][::1],
+    "list copy": lambda root: root["list"].copy(),
+    "list repr": lambda root: eval(repr(root["list"])),
+    "list to_python": lambda root: dirtyheap.to_python(root["list"]),
+    "concat": lambda root: root["list"] + [],
+    "list pop": lambda root: [root["list"].pop(0)],
+    "dict pop": lambda root: [root["dict"].pop(0)],
+    "get": lambda root: [root["dict"][0]],
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_pythons_collector_does_not_start_inside_a_read(heap, name):
+    """Its finalizers would pull the memory away that is being read. What is read is the contents
+    before or after, whole."""
+    thresholds = gc.get_threshold()
+    heap.root["dict"], heap.root["list"] = {}, []
+    try:
+        for _ in range(10):
+            refill(heap, "old")
+            gc.disable()
+            Refiller(heap)
+            gc.set_threshold(1, 1, 1)
+            gc.enable()
+            found = READERS[name](heap.root)
+            gc.set_threshold(*thresholds)
+            gc.collect()  # the finalizer, if it has not run
+            word = found[0][1].split()[0]
+            assert word in ("old", "new")
+            assert len(found) in (1, 300)
+            assert found == [(i, f"{word} text of some length, {i}") for i in range(len(found))]
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+
+
 def test_weak_reference_callback_that_meddles(heap):
     heap.root["d"] = {"a": 1}
     seen = []

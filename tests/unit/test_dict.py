@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import collections
 import copy
+import enum
 import gc
 import pickle
 import random
 import types
 import weakref
 from collections.abc import ItemsView, KeysView, MutableMapping, ValuesView
+from decimal import Decimal
+from fractions import Fraction
+from typing import NamedTuple
 
+import numpy
 import pytest
 
 import dirtyheap
@@ -509,3 +514,79 @@ def test_large(heap):
         del d[i]
     assert list(d) == list(range(1, 100_000, 2))
     assert to_python(d) == {i: i for i in range(1, 100_000, 2)}
+
+
+# --- keys of other types --------------------------------------------------------------------------
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Point(NamedTuple):
+    x: int
+    y: float
+
+
+class Shout(str):
+    """Equal to nothing but itself."""
+
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = str.__hash__
+
+
+EQUAL_KEYS = [
+    (1, numpy.int64(1)),
+    (1, Level.LOW),
+    (1, numpy.float64(1.0)),
+    (2, Decimal(2)),
+    (2, Fraction(2)),
+    (0.5, Fraction(1, 2)),
+    (0.5, numpy.float32(0.5)),
+    (2**80, Decimal(2**80)),
+    (2**80 + 1, Fraction(2**80 + 1)),
+    ("red", Colour.RED),
+    ("text", numpy.str_("text")),
+    (b"bytes", numpy.bytes_(b"bytes")),
+    ((1, 2.0), Point(1, 2)),
+    ((1, "red"), (Level.LOW, Colour.RED)),
+]
+
+
+@pytest.mark.parametrize(("stored", "asked"), EQUAL_KEYS, ids=repr)
+def test_a_key_is_found_by_what_is_equal_to_it(heap, stored, asked):
+    plain = {stored: "value", "other": 0}
+    d = heap.dict(plain)
+    assert plain[asked] == "value"
+    assert d[asked] == d.get(asked) == "value"
+    assert asked in d
+    assert d.setdefault(asked, "new") == "value"
+    assert d.pop(asked) == "value"
+    assert asked not in d
+    d[stored] = 1
+    del d[asked]
+    assert d == {"other": 0}
+    with pytest.raises(TypeError, match="cannot hold a key"):
+        d[asked if type(asked) is not tuple else asked[0]] = 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [Decimal("0.1"), 1 + 0j, Decimal("sNaN"), Decimal("1e999"), Fraction(1, 3), object(),
+     Shout("text"), numpy.datetime64("2020-01-01"), frozenset(), (1, Decimal("0.1"))],
+    ids=repr,
+)  # fmt: skip
+def test_a_key_is_not_found_by_what_is_not_equal_to_it(heap, asked):
+    d = heap.dict({0.1: "float", 2: 1, "text": "text", 1 / 3: 1, (1, 0.1): 1})
+    try:
+        assert asked not in d
+        assert d.get(asked, "absent") == "absent"
+    except TypeError as error:  # a signalling NaN has no hash
+        assert "hash" in str(error)

@@ -159,6 +159,35 @@ def test_shared_tuple_outlives_one_of_its_slots(heap):
     assert heap.stats().allocated_bytes < before
 
 
+def test_to_python_does_not_confuse_a_container_with_one_that_is_gone(heap):
+    """A key's __eq__ throws one away and makes another, at the same address as like as not."""
+
+    class Key:
+        def __init__(self, action):
+            self.action = action
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            self.action()
+            return self is other
+
+    def replace():
+        outer[0].clear()
+        outer[2]["inner"] = ["new", heap.root]
+
+    for _ in range(50):
+        outer = [{"inner": ["old", heap.root]}, {}, {"inner": None}]
+        outer[1][Key(lambda: None)] = 0
+        outer[1][Key(lambda: None)] = 1
+        for key in outer[1]:
+            key.action = replace
+        copy = to_python(outer)
+        assert copy[0] == {"inner": ["old", {}]}
+        assert copy[2] == {"inner": ["new", {}]}
+
+
 def test_tuple_in_a_cycle_with_itself(heap):
     inner = []
     loop = (inner,)
@@ -301,7 +330,7 @@ def test_refused_values(heap, value, name, advice):
 
 
 def test_refused_numpy_scalars(heap):
-    numpy = pytest.importorskip("numpy")
+    import numpy
     with pytest.raises(TypeError, match=r"numpy.float64.*float\(\)"):
         heap.root["x"] = numpy.float64(1)
     with pytest.raises(TypeError, match="numpy.int64"):
