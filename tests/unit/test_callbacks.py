@@ -359,13 +359,18 @@ class Refiller:
         refill(self.heap, "new")
 
 
+def long_tuple(number, word):
+    """Too long for the lists of free tuples: making it may start Python's collector."""
+    return (number, f"{word} text of some length, {number}", *range(22))
+
+
 def refill(heap, word):
     heap.root["dict"].clear()
     heap.root["list"].clear()
     heap.collect()
     heap.root["other"] = [f"{word} other things, {i}" for i in range(600)]
-    heap.root["dict"].update({i: (i, f"{word} text of some length, {i}") for i in range(300)})
-    heap.root["list"].extend([(i, f"{word} text of some length, {i}") for i in range(300)])
+    heap.root["dict"].update({i: long_tuple(i, word) for i in range(300)})
+    heap.root["list"].extend([long_tuple(i, word) for i in range(300)])
 
 
 READERS = {
@@ -391,11 +396,13 @@ def test_pythons_collector_does_not_start_inside_a_read(heap, name):
     thresholds = gc.get_threshold()
     heap.root["dict"], heap.root["list"] = {}, []
     try:
-        for _ in range(10):
+        for collections_before in range(40):
             refill(heap, "old")
             gc.disable()
-            Refiller(heap)
-            gc.set_threshold(1, 1, 1)
+            garbage = Refiller(heap)
+            gc.collect(0)  # to the generation that is collected only so many allocations later
+            del garbage
+            gc.set_threshold(1, collections_before, 1000)
             gc.enable()
             found = READERS[name](heap.root)
             gc.set_threshold(*thresholds)
@@ -403,7 +410,7 @@ def test_pythons_collector_does_not_start_inside_a_read(heap, name):
             word = found[0][1].split()[0]
             assert word in ("old", "new")
             assert len(found) in (1, 300)
-            assert found == [(i, f"{word} text of some length, {i}") for i in range(len(found))]
+            assert found == [long_tuple(i, word) for i in range(len(found))]
     finally:
         gc.set_threshold(*thresholds)
         gc.enable()
