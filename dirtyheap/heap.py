@@ -6,6 +6,7 @@ One lock serves every verb; containers need none, the GIL is theirs. Nothing her
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import threading
@@ -27,6 +28,8 @@ from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
 from .store import PAGE_BYTES, Store
 
 CAPACITY_BYTES: Final = 64 << 30
+CAPACITY_BYTES_MIN: Final = 1 << 20
+CAPACITY_BYTES_MAX: Final = 4 << 40
 _TRACKERS: Final = {
     "auto": lib.DH_TRACKER_AUTO,
     "uffd": lib.DH_TRACKER_UFFD,
@@ -73,6 +76,11 @@ def open(
     ...     heap.root["bolts"]["m4"]
     39
     """
+    if not os.fspath(path):
+        raise ValueError("path is empty: give the heap's directory ('.' for the current one)")
+    capacity = operator.index(capacity)
+    if not CAPACITY_BYTES_MIN <= capacity <= CAPACITY_BYTES_MAX:
+        raise ValueError(f"capacity={capacity}: must be from 1 MiB to 4 TiB, in bytes")
     return Heap(Path(path).absolute(), create=create, capacity=capacity, tracker=tracker)
 
 
@@ -457,6 +465,10 @@ class Heap:
         """Say that memory of this heap was written in a way the kernel cannot see: by io_uring
         into registered buffers, RDMA, a GPU. ``buffer``: a Buffer, or a view or array over one."""
         with memoryview(buffer) as view:
+            if view.nbytes == 0:
+                return
+            if not view.c_contiguous:
+                raise ValueError("the view has gaps: pass the Buffer, or a contiguous view of it")
             address = int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
             self._check(lib.dh_mark_dirty(self._ptr, address, view.nbytes))
 

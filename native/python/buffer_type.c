@@ -194,6 +194,40 @@ PyDoc_STRVAR(buffer_doc,
              "the heap's memory; the next commit has what they wrote. Its size never changes.\n\n"
              ">>> numbers = numpy.frombuffer(heap.root['data'], dtype='<f8')");
 
+static int contains_bytes(dhp_proxy *self, const void *needle, size_t size)
+{
+    uint8_t *data;
+    uint64_t length;
+    dh_word word = dhp_word(self);
+    if (word == 0)
+        return -1;
+    int rc = dh_buffer_read(self->core->heap, word, &data, &length);
+    if (rc != 0)
+        return dhp_raise(self->core, rc);
+    return size == 0 || (length >= size && memmem(data, (size_t)length, needle, size) != NULL);
+}
+
+/* As in bytearray: an int is a byte, anything else a sequence of bytes. */
+static int buffer_contains(PyObject *obj, PyObject *value)
+{
+    Py_buffer view;
+    if (PyIndex_Check(value)) {
+        Py_ssize_t number = PyNumber_AsSsize_t(value, PyExc_ValueError);
+        if (number == -1 && PyErr_Occurred())
+            return -1;
+        uint8_t byte = (uint8_t)number;
+        if (number == byte)
+            return contains_bytes((dhp_proxy *)obj, &byte, 1);
+        PyErr_SetString(PyExc_ValueError, "byte must be in range(0, 256)");
+        return -1;
+    }
+    if (PyObject_GetBuffer(value, &view, PyBUF_SIMPLE) < 0)
+        return -1;
+    int found = contains_bytes((dhp_proxy *)obj, view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    return found;
+}
+
 static PyType_Slot buffer_slots[] = {
     {Py_tp_doc, (void *)buffer_doc},
     {Py_tp_new, dhp_proxy_refuse_new},
@@ -210,6 +244,7 @@ static PyType_Slot buffer_slots[] = {
     {Py_mp_ass_subscript, buffer_ass_subscript},
     {Py_sq_length, buffer_length},
     {Py_sq_item, buffer_item},
+    {Py_sq_contains, buffer_contains},
     {Py_bf_getbuffer, buffer_getbuffer},
     {Py_bf_releasebuffer, buffer_releasebuffer},
     {0, NULL},

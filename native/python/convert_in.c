@@ -115,7 +115,19 @@ static const char *advice_for(PyObject *obj)
         return "convert it with list()";
     if (PyTuple_Check(obj))
         return "convert it with tuple()";
+    if (PyIndex_Check(obj))
+        return "convert it with int()";
+    if (PyObject_CheckBuffer(obj))
+        return "make a heap.buffer() of its bytes and store that";
     return "store None, bool, int, float, str, bytes, or dict, list and tuple of these";
+}
+
+static const char *key_advice_for(PyObject *obj)
+{
+    if (PyIndex_Check(obj) || PyFloat_Check(obj) || PyUnicode_Check(obj) || PyBytes_Check(obj) ||
+        PyTuple_Check(obj))
+        return advice_for(obj);
+    return "use None, bool, int, float, str, bytes, or a tuple of these";
 }
 
 static void raise_refusal(conversion *c)
@@ -129,7 +141,7 @@ static void raise_refusal(conversion *c)
                      place, type);
     else if (type != NULL && c->fail == FAIL_KEY)
         PyErr_Format(PyExc_TypeError, "%U has a key of type '%U', which a heap cannot hold: %s",
-                     place, type, advice_for(c->culprit));
+                     place, type, key_advice_for(c->culprit));
     else if (type != NULL)
         PyErr_Format(PyExc_TypeError, "%U is of type '%U', which a heap cannot hold: %s", place,
                      type, advice_for(c->culprit));

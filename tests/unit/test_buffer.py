@@ -108,6 +108,7 @@ def test_views_write_into_the_heap(tmp_path):
 
 def test_numpy_writes_into_the_heap(tmp_path):
     import numpy
+
     with dirtyheap.open(tmp_path / "h") as heap:
         heap.root["data"] = buffer = heap.buffer(8 * 10_000)
         array = numpy.frombuffer(buffer, dtype="<f8")
@@ -230,3 +231,14 @@ def test_index_that_closes_the_heap(tmp_path):
         with contextlib.suppress(dirtyheap.HeapClosedError):
             buffer[Index()] = 1
     assert heap.closed
+
+
+def test_contains_is_that_of_bytearray(heap):
+    content = b"some \x00 bytes, some more"
+    buffer, plain = heap.buffer(content), bytearray(content)
+    for value in (0, 115, 255, b"", b"some more", b"\x00 b", b"absent", b"more!", bytearray(b"m")):
+        assert (value in buffer) == (value in plain), value
+    for bad, error in ((256, ValueError), (-1, ValueError), ("some", TypeError), (1.5, TypeError)):
+        with pytest.raises(error):
+            bad in buffer
+    assert b"" in heap.buffer(0) and b"a" not in heap.buffer(0)
