@@ -162,8 +162,7 @@ int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out);
 void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint);
 /* STOPS. Make the arena show the last commit (savepoint NULL) or the savepoint; then revalidate
  * handles. pages_out counts the pages written. */
-int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out,
-                  uint64_t *stop_ns_out);
+int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uint64_t *stop_ns_out);
 
 /* --- the rest ---------------------------------------------------------------------------------- */
 
