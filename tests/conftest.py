@@ -11,6 +11,12 @@ import dirtyheap
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test may make its heap."""
+    return tmp_path / "heap"
+
+
+@pytest.fixture
 def heap(tmp_path: Path) -> Iterator[dirtyheap.Heap]:
     """An empty heap of the default size, closed after the test."""
     with dirtyheap.open(tmp_path / "heap") as heap:

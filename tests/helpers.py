@@ -117,6 +117,10 @@ def hits(name: str) -> int:
     return int(lib.dh_fault_hits(name.encode()))
 
 
+class Stop(Exception):
+    """Leaves a transaction."""
+
+
 # --- children ------------------------------------------------------------------------------------
 
 

@@ -43,11 +43,6 @@ from dirtyheap import committer
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "heap"
-
-
 def rewrite_much(heap: dh.Heap, rng: random.Random) -> None:
     """Enough that whole extents are written as base files: every step of a commit is passed."""
     heap.root["bulk"] = heap.buffer(3 << 20)
