@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -25,11 +25,16 @@ TRACKERS = ("auto", "compare")
 # --- kernel features -----------------------------------------------------------------------------
 
 
-def skip_kernel_test(reason: str) -> None:
+def skip_test(reason: str) -> NoReturn:
+    """Skip, loudly."""
+    pytest.skip(f"NOT TESTED: {reason}", allow_module_level=True)
+
+
+def skip_kernel_test(reason: str) -> NoReturn:
     """Skip, loudly; under DH_REQUIRE_KERNEL=1 a skipped kernel test is a failure."""
     if os.environ.get("DH_REQUIRE_KERNEL") == "1":
         pytest.fail(f"DH_REQUIRE_KERNEL=1, but {reason}")
-    pytest.skip(f"NOT TESTED: {reason}")
+    skip_test(reason)
 
 
 def require_tracker(name: str) -> None:

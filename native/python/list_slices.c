@@ -63,13 +63,30 @@ static int words_from_list(dhp_core *core, dhp_proxy *list, dh_word **words_out,
     return -1;
 }
 
+/* A plain list of what an iterable gives. Not PySequence_List: that believes a __length_hint__, and a
+ * wrong one ends in a MemoryError. */
+static PyObject *elements_of(PyObject *iterable)
+{
+    PyObject *iterator = PyObject_GetIter(iterable), *element;
+    PyObject *elements = iterator != NULL ? PyList_New(0) : NULL;
+    while (elements != NULL && (element = PyIter_Next(iterator)) != NULL) {
+        if (PyList_Append(elements, element) < 0)
+            Py_CLEAR(elements);
+        Py_DECREF(element);
+    }
+    Py_XDECREF(iterator);
+    if (elements != NULL && PyErr_Occurred())
+        Py_CLEAR(elements);
+    return elements;
+}
+
 int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out)
 {
     if (Py_TYPE(iterable) == core->state->list_type && ((dhp_proxy *)iterable)->core == core)
         return words_from_list(core, (dhp_proxy *)iterable, words_out, count_out);
     PyObject *plain = PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable)
                           ? Py_NewRef(iterable)
-                          : PySequence_List(iterable);
+                          : elements_of(iterable);
     Py_ssize_t count = plain ? PyObject_Size(plain) : -1;
     dh_word *words = count >= 0 ? words_new((size_t)count) : NULL;
     int rc = -1;

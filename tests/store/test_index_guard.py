@@ -25,6 +25,7 @@ from pathlib import Path
 import index_files
 import lmdb
 import pytest
+from helpers import skip_test
 from index_files import MUTATIONS, PAGE, SHAPES, Specimen, Workload, make_specimen, run
 from index_worker import check
 
@@ -255,7 +256,7 @@ def test_files_of_the_next_engine_are_a_matter_of_format(tmp_path: Path) -> None
     try:
         env = lmdb.open(str(tmp_path), lib_version=1)
     except (TypeError, lmdb.Error) as error:
-        pytest.skip(f"this lmdb has no other engine: {error}")
+        skip_test(f"this lmdb has no other engine: {error}")
     env.close()
     rc, text = check(tmp_path / "data.mdb")
     assert rc == lib.DH_E_FORMAT

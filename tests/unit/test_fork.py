@@ -141,6 +141,7 @@ signal.pause()
     assert contents(path) == {"a": 1, "b": 2}
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_child_forked_while_a_thread_holds_the_lock_does_not_hang(path: Path) -> None:
     """The lock's owner does not exist in the child."""
     entered, leave = threading.Event(), threading.Event()
