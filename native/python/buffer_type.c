@@ -183,7 +183,9 @@ static PyObject *buffer_dunder_buffer(PyObject *self, PyObject *flags)
 static PyMethodDef buffer_methods[] = {
     {"__buffer__", buffer_dunder_buffer, METH_O, dunder_buffer_doc},
     {"tobytes", buffer_tobytes, METH_NOARGS, tobytes_doc},
-    {"__reduce_ex__", dhp_refuse_pickle, METH_O, NULL},
+    {"__copy__", dhp_proxy_deepcopy, METH_NOARGS, "A plain shallow copy."},
+    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
+    {"__reduce_ex__", dhp_proxy_reduce, METH_O, "Pickles as a plain object."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -449,7 +449,9 @@ static PyMethodDef dict_methods[] = {
     {"values", dict_values, METH_NOARGS, values_doc},
     {"items", dict_items, METH_NOARGS, items_doc},
     {"__reversed__", dict_reversed, METH_NOARGS, reversed_doc},
-    {"__reduce_ex__", dhp_refuse_pickle, METH_O, NULL},
+    {"__copy__", dict_copy_method, METH_NOARGS, "A plain shallow copy."},
+    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
+    {"__reduce_ex__", dhp_proxy_reduce, METH_O, "Pickles as a plain object."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -231,7 +231,9 @@ static PyMethodDef list_methods[] = {
     {"sort", (PyCFunction)(void (*)(void))dhp_list_sort, METH_VARARGS | METH_KEYWORDS,
      dhp_list_sort_doc},
     {"__reversed__", list_reversed, METH_NOARGS, reversed_doc},
-    {"__reduce_ex__", dhp_refuse_pickle, METH_O, NULL},
+    {"__copy__", list_copy_method, METH_NOARGS, "A plain shallow copy."},
+    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
+    {"__reduce_ex__", dhp_proxy_reduce, METH_O, "Pickles as a plain object."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {NULL, NULL, 0, NULL},
 };

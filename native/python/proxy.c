@@ -87,18 +87,25 @@ PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwa
     return NULL;
 }
 
-PyObject *dhp_refuse_pickle(PyObject *self, PyObject *protocol)
+/* getitem([plain], 0): needs nothing of this package to be read back, and keeps cycles as they are,
+ * which a call of dict or list would not. */
+PyObject *dhp_proxy_reduce(PyObject *self, PyObject *protocol)
 {
     (void)protocol;
-    PyObject *name = PyType_GetName(Py_TYPE(self));
-    if (name != NULL) {
-        PyErr_Format(PyExc_TypeError,
-                     "cannot pickle or copy a heap's '%U': make a plain copy with "
-                     "dirtyheap.to_python()",
-                     name);
-        Py_DECREF(name);
-    }
-    return NULL;
+    PyObject *plain = dhp_to_python(((dhp_proxy *)self)->core->state, self);
+    PyObject *operators = plain != NULL ? PyImport_ImportModule("operator") : NULL;
+    PyObject *getitem = operators != NULL ? PyObject_GetAttrString(operators, "getitem") : NULL;
+    PyObject *reduced = getitem != NULL ? Py_BuildValue("O([O]i)", getitem, plain, 0) : NULL;
+    Py_XDECREF(getitem);
+    Py_XDECREF(operators);
+    Py_XDECREF(plain);
+    return reduced;
+}
+
+PyObject *dhp_proxy_deepcopy(PyObject *self, PyObject *memo)
+{
+    (void)memo;
+    return dhp_to_python(((dhp_proxy *)self)->core->state, self);
 }
 
 void dhp_proxy_dealloc(PyObject *obj)

@@ -93,7 +93,9 @@ void dhp_blocks_drop(dhp_core *core);
 /* The one object for the container at this ref; a new reference. Runs no Python code. */
 PyObject *dhp_proxy_get(dhp_core *core, dh_word word);
 PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
-PyObject *dhp_refuse_pickle(PyObject *self, PyObject *protocol);
+/* Pickles and deep copies are plain Python objects. */
+PyObject *dhp_proxy_reduce(PyObject *self, PyObject *protocol);
+PyObject *dhp_proxy_deepcopy(PyObject *self, PyObject *memo);
 void dhp_proxy_dealloc(PyObject *self);
 extern PyMemberDef dhp_proxy_members[];
 int dhp_is_proxy(const dhp_state *state, PyObject *obj);

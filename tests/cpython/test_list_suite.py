@@ -27,7 +27,6 @@ expect_failures(
         "test_getitemoverwriteiter": IS_NO_CLASS,
         "test_index": OTHER_TYPES,
         "test_init": IS_NO_CLASS,
-        "test_pickle": "pickle refuses, and says that to_python() makes what can be pickled",
         "test_remove": OTHER_TYPES,
     },
 )

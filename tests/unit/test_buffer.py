@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import io
+import pickle
 import warnings
 
 import pytest
@@ -242,3 +244,9 @@ def test_contains_is_that_of_bytearray(heap):
         with pytest.raises(error):
             bad in buffer
     assert b"" in heap.buffer(0) and b"a" not in heap.buffer(0)
+
+
+def test_copies_and_pickles_are_bytearrays(heap):
+    buffer = heap.buffer(b"some bytes")
+    for plain in (copy.copy(buffer), copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))):
+        assert type(plain) is bytearray and plain == b"some bytes"

@@ -245,10 +245,25 @@ def test_cannot_be_made_or_subclassed_or_hashed(d):
     assert not gc.is_tracked(d)
 
 
-def test_pickle_and_copy_say_what_to_do(d):
-    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="to_python"):
-            attempt(d)
+def test_copies_and_pickles_are_plain(heap, d):
+    d["inner"] = {"list": [1, (2, [3])]}
+    d["buffer"] = heap.buffer(b"bytes")
+    shallow, deep = copy.copy(d), copy.deepcopy(d)
+    assert type(shallow) is dict and shallow["inner"] is d["inner"]
+    assert type(deep) is dict and type(deep["inner"]["list"]) is list
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        pickled = pickle.dumps([d, d, d["inner"]], protocol)
+        assert b"dirtyheap" not in pickled
+        one, two, inner = pickle.loads(pickled)
+        assert one is two
+        assert one == deep == to_python(d)
+        assert inner == {"list": [1, (2, [3])]} and type(inner) is dict
+    outer = copy.deepcopy({"in": [d, d]})
+    assert outer["in"][0] is outer["in"][1] and type(outer["in"][0]) is dict
+    del d["inner"], d["buffer"]
+    d["self"] = d
+    for plain in (pickle.loads(pickle.dumps(d)), copy.deepcopy(d)):
+        assert plain["self"] is plain
 
 
 # --- keys -----------------------------------------------------------------------------------------
