@@ -95,10 +95,13 @@ def _tracker_id(name: str) -> int:
 
 def _current_task() -> Any:
     """The asyncio task that runs in this thread, or None; imports nothing."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None or asyncio._get_running_loop() is None:
+    current_task = getattr(sys.modules.get("asyncio.tasks"), "current_task", None)
+    if current_task is None:
         return None
-    return asyncio.current_task()
+    try:
+        return current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
 
 
 _Arguments = ParamSpec("_Arguments")
@@ -213,7 +216,7 @@ class Heap:
         self.close()
 
     def __repr__(self) -> str:
-        if self._store is None:
+        if self._store is None or self._is_closing:
             return "<dirtyheap.Heap, closed>"
         return f"<dirtyheap.Heap {str(self._store.directory)!r}, commit {self.last_commit_id}>"
 
@@ -290,8 +293,8 @@ class Heap:
             raise HeapPoisonedError(self._committer.poison)
         if self._core.undo_failed:
             raise HeapPoisonedError(
-                "a transaction could not be undone: what memory shows is neither the state before "
-                "it nor after it; close the heap and open it again at its last commit"
+                "a transaction could not be undone, or ended in another thread or order than it "
+                "began: close the heap and open it again at its last commit"
             )
 
     def _refuse_in_transaction(self, verb: str) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 import struct
 import uuid
 from collections.abc import Iterator
@@ -144,6 +145,8 @@ class Store:
 
     def _open(self, is_new: bool) -> None:
         data = self.directory / _DATA_NAME
+        for name in (_DATA_NAME, "lock.mdb"):
+            _refuse_link(self.directory / name)
         if data.exists() and data.stat().st_size > 0:
             check_index(data)
             is_new = False
@@ -454,6 +457,18 @@ def _prepare_directory(directory: Path, *, create: bool) -> bool:
     if not create:
         raise FileNotFoundError(f"there is no heap at {directory} (create=False)")
     return True
+
+
+def _refuse_link(path: Path) -> None:
+    """The engine would follow it: into somebody's file, or into a heap with a lock of its own."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise HeapError(f"{path} is no regular file (a link?): refused")
+    if status.st_nlink > 1:
+        raise HeapError(f"{path} has other names (hard links): open a copy of the heap instead")
 
 
 def _foreign_names(directory: Path) -> set[str]:

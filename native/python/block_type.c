@@ -16,8 +16,7 @@ struct dhp_block {
     dh_capture *savepoint;
     dhp_block *outer;     /* the transaction around this one                         */
     unsigned long thread; /* that entered                                        */
-    char is_entered;
-    char is_orphan; /* the one around it ended first, and undid it          */
+    enum { NEW, ENTERED, ENDED } state;
 };
 
 static bool is_transaction(const dhp_block *self) { return self->commit != NULL; }
@@ -102,7 +101,7 @@ static PyObject *block_enter(PyObject *obj, PyObject *ignored)
 {
     dhp_block *self = (dhp_block *)obj;
     (void)ignored;
-    if (self->is_entered) {
+    if (self->state != NEW) {
         PyErr_SetString(PyExc_RuntimeError, "this block has begun already: ask for a new one");
         return NULL;
     }
@@ -120,39 +119,41 @@ static PyObject *block_enter(PyObject *obj, PyObject *ignored)
         return NULL;
     }
     self->thread = PyThread_get_thread_ident();
-    self->is_entered = 1;
+    self->state = ENTERED;
     return Py_NewRef(self->owner);
 }
 
-/* Blocks that began inside this one and have not ended: a suspended generator, another coroutine.
- * Half of their work is not to be committed, nor can it be kept when this one is undone. */
-static int orphan_inner_blocks(dhp_block *self)
+/* What this block or one inside it does from now on cannot be undone: no verb is to go on. The
+ * savepoint is left to the process's end, for its owner may be inside the core with others. */
+static void abandon(dhp_block *self)
 {
-    int count = 0;
-    while (self->savepoint != NULL && self->core->blocks != self) {
-        self->core->blocks->is_orphan = 1;
-        drop_savepoint(self->core->blocks);
-        count++;
-    }
-    return count;
+    self->state = ENDED;
+    self->core->undo_failed = 1;
+    unlink_block(self);
+    self->savepoint = NULL;
 }
 
+static int raise_order(dhp_block *self)
+{
+    return dhp_raise_named(self->core->state, "HeapPoisonedError",
+                           "transactions ended in another order than they began: close the heap "
+                           "and open it again at its last commit");
+}
+
+/* Not the innermost: a suspended generator began another inside it, and may yet go on. */
 static int end_transaction(dhp_block *self, int is_failing)
 {
-    int is_orphan = self->is_orphan;
-    int inner = orphan_inner_blocks(self);
-    int rc = is_failing || inner > 0 ? undo(self) : 0;
+    int is_innermost = self->core->blocks == self;
+    int rc = is_failing || !is_innermost ? undo(self) : 0;
+    if (!is_innermost && self->savepoint != NULL) {
+        self->core->undo_failed = 1;
+        dhp_blocks_drop(self->core);
+    }
     drop_savepoint(self);
     if (rc < 0 || is_failing)
         return rc;
-    if (is_orphan)
-        return dhp_raise_named(self->core->state, "HeapError",
-                               "the transaction around this one ended first: what was changed "
-                               "here was undone with it");
-    if (inner > 0)
-        return dhp_raise_named(self->core->state, "HeapError",
-                               "this transaction ended before one that began inside it: both "
-                               "were undone");
+    if (self->core->undo_failed)
+        return raise_order(self);
     return self->core->blocks == NULL ? call(self->commit) : 0;
 }
 
@@ -163,12 +164,17 @@ static PyObject *block_exit(PyObject *obj, PyObject *args)
     int rc = 0;
     if (!PyArg_ParseTuple(args, "OOO:__exit__", &type, &value, &trace))
         return NULL;
-    if (!self->is_entered || self->thread != PyThread_get_thread_ident()) {
-        PyErr_SetString(PyExc_RuntimeError, self->is_entered ? "this block began in another thread"
-                                                             : "this block has not begun");
+    if (self->state != ENTERED) {
+        PyErr_SetString(PyExc_RuntimeError, "this block has not begun, or has ended");
         return NULL;
     }
-    self->is_entered = 0;
+    if (self->thread != PyThread_get_thread_ident()) {
+        abandon(self);
+        PyErr_SetString(PyExc_RuntimeError, "this block began in another thread: the heap can "
+                                            "only be closed now");
+        return NULL;
+    }
+    self->state = ENDED;
     if (is_transaction(self))
         rc = end_transaction(self, type != Py_None);
     release_lock(self);
@@ -193,16 +199,19 @@ PyObject *dhp_block_new(dhp_core *core, PyObject *args)
     self->savepoint = NULL;
     self->outer = NULL;
     self->thread = 0;
-    self->is_entered = self->is_orphan = 0;
+    self->state = NEW;
     return (PyObject *)self;
 }
 
-/* A block that was entered by hand and never left: what it did stays, uncommitted. */
+/* A block that was entered by hand and never left: what it did stays, uncommitted. In another
+ * thread than its own the lock cannot be given back, and nothing be undone. */
 static void block_dealloc(PyObject *obj)
 {
     dhp_block *self = (dhp_block *)obj;
     PyTypeObject *type = Py_TYPE(obj);
-    if (self->is_entered) {
+    if (self->state == ENTERED && self->thread != PyThread_get_thread_ident()) {
+        abandon(self);
+    } else if (self->state == ENTERED) {
         drop_savepoint(self);
         release_lock(self);
     }

@@ -230,17 +230,20 @@ int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out)
 
 /* --- lookups with other types ----------------------------------------------------------------- */
 
-static PyObject *plain_equal(PyObject *obj);
+static PyObject *plain_from(PyObject *obj);
 
 static PyObject *plain_tuple(PyObject *obj)
 {
+    if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
+        return NULL;
     Py_ssize_t count = PyTuple_Size(obj);
     PyObject *plain = PyTuple_New(count);
     for (Py_ssize_t i = 0; plain != NULL && i < count; i++) {
-        PyObject *item = plain_equal(PyTuple_GetItem(obj, i));
+        PyObject *item = plain_from(PyTuple_GetItem(obj, i));
         if (item == NULL || PyTuple_SetItem(plain, i, item) < 0)
             Py_CLEAR(plain);
     }
+    Py_LeaveRecursiveCall();
     return plain;
 }
 
@@ -251,53 +254,51 @@ static int is_plain(PyObject *obj)
            obj == Py_None || type == &PyFloat_Type || type == &PyBytes_Type;
 }
 
-/* What the object says it is as a float if number is 'f', as an int if 'i'. */
-static PyObject *plain_number(PyObject *obj, char number)
+/* A float; where that cannot be exact an int, of no more digits than a float has. Numbers beyond are
+ * not found: to ask for their int could take for ever (Decimal("1e999999999")). */
+static PyObject *plain_number(PyObject *obj)
 {
-    PyObject *plain = number == 'f' ? PyNumber_Float(obj) : PyNumber_Long(obj);
-    int is_equal =
-        plain != NULL && is_plain(plain) ? PyObject_RichCompareBool(obj, plain, Py_EQ) : 0;
-    if (is_equal != 1)
-        Py_CLEAR(plain);
-    return plain;
+    PyObject *number = PyNumber_Float(obj);
+    double d = number != NULL ? PyFloat_AsDouble(number) : HUGE_VAL;
+    if (number != NULL && isfinite(d) && fabs(d) >= 9007199254740992.0) /* 2^53 */
+        dhp_replace(&number, PyNumber_Long(obj));
+    return number;
 }
 
-/* The plain value that obj is equal to, new; NULL: none, or an exception in finding out. */
-static PyObject *plain_equal(PyObject *obj)
+/* The plain value that obj may be equal to, new; NULL: none, with or without an exception. */
+static PyObject *plain_from(PyObject *obj)
 {
-    PyObject *plain = NULL;
     if (is_plain(obj))
         return Py_NewRef(obj);
-    if (PyTuple_CheckExact(obj)) {
-        if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
-            return NULL;
-        plain = plain_tuple(obj);
-        Py_LeaveRecursiveCall();
-        return plain;
-    }
-    if (PyIndex_Check(obj))
-        return plain_number(obj, 'i');
-    if (PyType_GetSlot(Py_TYPE(obj), Py_nb_float) != NULL) {
-        plain = plain_number(obj, 'f');
-        return plain != NULL || PyErr_Occurred() ? plain : plain_number(obj, 'i');
-    }
     if (PyTuple_Check(obj))
-        plain = plain_tuple(obj);
-    else if (PyUnicode_Check(obj))
-        plain = PyUnicode_FromObject(obj);
-    else if (PyBytes_Check(obj))
-        plain = PyBytes_FromObject(obj);
-    int is_equal = plain != NULL ? PyObject_RichCompareBool(obj, plain, Py_EQ) : 0;
-    if (is_equal != 1)
-        Py_CLEAR(plain);
-    return plain;
+        return plain_tuple(obj);
+    if (PyUnicode_Check(obj))
+        return PyUnicode_FromObject(obj);
+    if (PyBytes_Check(obj) || PyMemoryView_Check(obj))
+        return PyBytes_FromObject(obj);
+    if (PyComplex_Check(obj) && PyComplex_ImagAsDouble(obj) == 0.0)
+        return PyFloat_FromDouble(PyComplex_RealAsDouble(obj));
+    if (PyIndex_Check(obj))
+        return PyNumber_Long(obj);
+    if (PyType_GetSlot(Py_TYPE(obj), Py_nb_float) != NULL)
+        return plain_number(obj);
+    return NULL;
 }
 
-/* A conversion that says it cannot be done says that there is no such plain value. */
+/* A conversion that fails says that there is no such plain value. */
 static int is_refusal(void)
 {
-    return PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError) ||
-           PyErr_ExceptionMatches(PyExc_OverflowError);
+    return PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError) &&
+           !PyErr_ExceptionMatches(PyExc_RecursionError);
+}
+
+/* As a dict decides: the same hash, and equal. 1, 0 or -1. */
+static int is_same_key(PyObject *obj, PyObject *plain)
+{
+    Py_hash_t hash = PyObject_Hash(obj), plain_hash = PyObject_Hash(plain);
+    if ((hash == -1 || plain_hash == -1) && PyErr_Occurred())
+        return -1;
+    return hash == plain_hash ? PyObject_RichCompareBool(obj, plain, Py_EQ) : 0;
 }
 
 int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out)
@@ -305,12 +306,17 @@ int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out)
     int rc = dhp_key_init_slow(core, obj, out);
     if (rc != DHP_KEY_NONE)
         return rc;
-    PyObject *plain = plain_equal(obj);
+    PyObject *plain = plain_from(obj);
     if (plain == NULL) {
         if (PyErr_Occurred() && !is_refusal())
             return -1;
         PyErr_Clear();
         return DHP_KEY_NONE;
+    }
+    int is_same = is_same_key(obj, plain);
+    if (is_same != 1) {
+        Py_DECREF(plain);
+        return is_same < 0 ? -1 : DHP_KEY_NONE;
     }
     out->text = NULL;
     out->buffer = NULL;

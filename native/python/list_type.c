@@ -264,6 +264,7 @@ static PyType_Slot list_slots[] = {
     {Py_sq_inplace_repeat, dhp_list_inplace_repeat},
     /* Not nb_add: `plain += ours` would then rebind the name plain instead of extending the list. */
     {Py_sq_concat, dhp_list_concat},
+    {Py_sq_inplace_concat, list_inplace_concat},
     {Py_nb_inplace_add, list_inplace_concat},
     {0, NULL},
 };

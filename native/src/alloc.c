@@ -150,11 +150,15 @@ static void compact_stack(dh_alloc *alloc, dh_pgno_stack *stack, unsigned kind)
     stack->count = kept;
 }
 
-/* So that no stack holds more than twice the pages of its class. */
+/* So that no stack has room for more than four times the pages of its class; half of it is free
+ * after a compaction, which so pays for itself. */
 static int push_page(dh_alloc *alloc, dh_pgno_stack *stack, unsigned kind, dh_pgno pgno)
 {
-    if (stack->count == stack->room && stack->count > 0)
+    if (stack->count == stack->room && stack->count > 0) {
         compact_stack(alloc, stack, kind);
+        if (stack->count > stack->room / 2)
+            (void)dh_pgno_stack_grow(stack); /* else it is compacted again sooner */
+    }
     return dh_pgno_stack_push(stack, pgno);
 }
 

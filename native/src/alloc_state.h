@@ -104,6 +104,7 @@ int dh_pin_add(dh_alloc *alloc, dh_pgno first, uint32_t pages_count) DH_MUST_USE
 void dh_pin_remove(dh_alloc *alloc, dh_pgno first);
 /* Return long free runs to the kernel (world stopped). */
 uint64_t dh_pages_release(dh_heap *heap);
+int dh_pgno_stack_grow(dh_pgno_stack *stack);
 int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno);
 static inline bool dh_page_bits_empty(const dh_page_bits *a)
 {

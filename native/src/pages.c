@@ -18,16 +18,21 @@ static unsigned log2_floor(uint64_t n) { return 63u - (unsigned)__builtin_clzll(
 
 static unsigned log2_ceil(uint64_t n) { return n <= 1 ? 0 : log2_floor(n - 1) + 1u; }
 
+int dh_pgno_stack_grow(dh_pgno_stack *stack)
+{
+    size_t room = stack->room ? stack->room * 2 : 64;
+    dh_pgno *items = realloc(stack->items, room * sizeof *items);
+    if (items == NULL)
+        return ENOMEM;
+    stack->items = items;
+    stack->room = room;
+    return 0;
+}
+
 int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno)
 {
-    if (stack->count == stack->room) {
-        size_t room = stack->room ? stack->room * 2 : 64;
-        dh_pgno *items = realloc(stack->items, room * sizeof *items);
-        if (items == NULL)
-            return ENOMEM;
-        stack->items = items;
-        stack->room = room;
-    }
+    if (stack->count == stack->room && dh_pgno_stack_grow(stack) != 0)
+        return ENOMEM;
     stack->items[stack->count++] = pgno;
     return 0;
 }

@@ -435,6 +435,31 @@ def test_a_base_directory_that_leads_elsewhere_is_refused(
     assert [entry.name for entry in elsewhere.iterdir()] == ["00000000.0000000000000001.0a1b2c3d"]
 
 
+@pytest.mark.parametrize("name", ["data.mdb", "lock.mdb", "writer.lock"])
+@pytest.mark.parametrize("kind", ["symlink", "hard link"])
+def test_index_and_locks_that_are_links_are_refused(
+    reference: Reference, path: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    """The engine would write to what they lead to: any file, or another heap without its lock."""
+    victim = tmp_path / "victim"
+    reference.copy(path)
+    if (path / name).exists():
+        (path / name).rename(victim)
+    else:
+        victim.write_text("precious")
+    before = victim.read_bytes()
+    if kind == "symlink":
+        (path / name).symlink_to(victim)
+    else:
+        (path / name).hardlink_to(victim)
+    if kind == "hard link" and name == "writer.lock":
+        dh.open(path).close()  # holds a pid; the lock is the kernel's
+        return
+    with pytest.raises((dh.HeapError, OSError), match=r"refused|hard links|symbolic"):
+        dh.open(path)
+    assert victim.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["symlink", "fifo"])
 def test_a_base_file_that_is_none_is_refused(
     reference: Reference, path: Path, tmp_path: Path, kind: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import enum
 import gc
@@ -548,6 +549,22 @@ class Point(NamedTuple):
     y: float
 
 
+class Nested(NamedTuple):
+    first: int
+    rest: tuple
+
+
+class OtherHash(str):
+    """Equal to the plain one, but a dict looks elsewhere."""
+
+    __hash__ = lambda self: 7  # noqa: E731
+
+
+class NoNumber(str):
+    def __float__(self):
+        raise RuntimeError("never to be asked")
+
+
 class Shout(str):
     """Equal to nothing but itself."""
 
@@ -572,6 +589,9 @@ EQUAL_KEYS = [
     (b"bytes", numpy.bytes_(b"bytes")),
     ((1, 2.0), Point(1, 2)),
     ((1, "red"), (Level.LOW, Colour.RED)),
+    (1, 1 + 0j),
+    (b"view", memoryview(b"view")),
+    ((1, (2, (3,))), Nested(1, Nested(2, (3,)))),
 ]
 
 
@@ -592,10 +612,28 @@ def test_a_key_is_found_by_what_is_equal_to_it(heap, stored, asked):
         d[asked if type(asked) is not tuple else asked[0]] = 1
 
 
+def test_conversions_are_not_asked_of_what_is_a_string(heap):
+    assert heap.dict({"text": 1})[NoNumber("text")] == 1
+
+
+def test_deeply_nested_named_tuples_as_keys(heap):
+    plain, key = (1, ()), Nested(1, ())
+    for _ in range(300):
+        plain, key = (1, plain), Nested(1, key)
+    assert heap.dict({plain: "found"})[key] == "found"
+    for _ in range(100_000):
+        key = Nested(1, key)
+    with contextlib.suppress(RecursionError):
+        assert key not in heap.dict()
+    while len(key):  # its destructor recurses too
+        key = key[1]
+
+
 @pytest.mark.parametrize(
     "asked",
     [Decimal("0.1"), 1 + 0j, Decimal("sNaN"), Decimal("1e999"), Fraction(1, 3), object(),
-     Shout("text"), numpy.datetime64("2020-01-01"), frozenset(), (1, Decimal("0.1"))],
+     Shout("text"), OtherHash("text"), Decimal("1e1000000"),
+     Decimal("-1e999999999"), numpy.datetime64("2020-01-01"), frozenset(), (1, Decimal("0.1"))],
     ids=repr,
 )  # fmt: skip
 def test_a_key_is_not_found_by_what_is_not_equal_to_it(heap, asked):

@@ -244,6 +244,8 @@ def test_plus_and_times_give_plain_lists(heap, five):
     assert five + heap.list([2]) == [10, 20, 30, 40, 50, 2]
     assert five * 2 == 2 * five == [10, 20, 30, 40, 50] * 2
     assert type(five + five) is type(five * 2) is list
+    operator.iconcat(five, [60])
+    assert five.pop() == 60
     plain = alias = [1]
     plain += five  # extends what others hold, as with any list
     assert plain is alias
