@@ -12,6 +12,7 @@
 typedef struct {
     uint8_t *bytes;
     size_t size;
+    uint32_t entries_count, payload_bytes;
 } dh_chunk;
 
 /* What the table says of one page whose entry had changed when the capture was taken. */

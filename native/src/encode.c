@@ -4,9 +4,14 @@
  * Pages are handled extent by extent: when what changed in one comes near the size of the extent,
  * the extent is listed as rebased (a new base file is written instead) and its entries are taken
  * back, so that bulk data is written once and not once more by the next fold.
+ *
+ * Many pages are shared between two threads, split between extents; each makes chunks of its own,
+ * which are numbered and sealed when both are done. Threads only read the heap.
  */
 #include "encode.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 
 #include "crc32c.h"
@@ -21,14 +26,23 @@ typedef struct {
     size_t size, room;
 } byte_array;
 
+/* Fewer pages are encoded in less time than a thread needs to come to them. */
+#define TWO_THREADS_PAGES_MIN 1024u
+
+/* One thread's share: captured pages [from, to) and freed ones [freed_next, freed_end). */
 typedef struct {
-    dh_heap *heap;
-    dh_capture *capture;
-    byte_array entries, payload; /* of the chunk being filled */
-    uint64_t parent_id, commit_id;
+    const dh_heap *heap;
+    const dh_capture *capture;
+    size_t from, to, freed_next, freed_end;
     size_t chunk_bytes;
-    size_t freed_next;
+    byte_array entries, payload; /* of the chunk being filled */
     uint32_t entries_count;
+    dh_chunk *chunks; /* closed, but for their headers */
+    size_t chunks_count;
+    uint32_t *rebased;
+    size_t rebased_count;
+    dh_commit_stats stats; /* only what is counted here */
+    int rc;
 } encoder;
 
 uint32_t dh_page_changed_words(const dh_heap *heap, dh_pgno pgno, const uint8_t *bytes)
@@ -69,7 +83,7 @@ static int encode_page(encoder *enc, dh_pgno pgno, const uint8_t *bytes)
 {
     uint8_t scratch[DH_PAGE_BYTES];
     const uint8_t *image = dh_image_read(enc->heap, pgno, scratch);
-    dh_commit_stats *stats = &enc->capture->stats;
+    dh_commit_stats *stats = &enc->stats;
     uint32_t words;
     int rc = array_room(&enc->payload, DH_PAGE_BYTES);
 
@@ -100,39 +114,35 @@ static int encode_freed(encoder *enc, uint32_t extent_no)
 {
     const dh_capture *capture = enc->capture;
     int rc = 0;
-    while (rc == 0 && enc->freed_next < capture->freed_count &&
+    while (rc == 0 && enc->freed_next < enc->freed_end &&
            dh_extent_of(capture->freed[enc->freed_next]) <= extent_no) {
         dh_delta_entry entry = {capture->freed[enc->freed_next++], 0, 0, DH_PAGE_FREED};
         rc = add_entry(enc, &entry);
-        enc->capture->stats.pages_count++;
-        enc->capture->stats.data_pages_count++;
+        enc->stats.pages_count++;
+        enc->stats.data_pages_count++;
     }
     return rc;
 }
 
 static int close_chunk(encoder *enc)
 {
-    dh_capture *capture = enc->capture;
     size_t size = DH_CHUNK_HEADER_BYTES + enc->entries.size + enc->payload.size;
 
     if (enc->entries_count == 0)
         return 0;
-    dh_chunk *chunks = realloc(capture->chunks, (capture->chunks_count + 1) * sizeof *chunks);
+    dh_chunk *chunks = realloc(enc->chunks, (enc->chunks_count + 1) * sizeof *chunks);
     if (chunks == NULL)
         return ENOMEM;
-    capture->chunks = chunks;
+    enc->chunks = chunks;
     uint8_t *bytes = malloc(size);
     if (bytes == NULL)
         return ENOMEM;
     memcpy(bytes + DH_CHUNK_HEADER_BYTES, enc->entries.bytes, enc->entries.size);
     memcpy(bytes + DH_CHUNK_HEADER_BYTES + enc->entries.size, enc->payload.bytes,
            enc->payload.size);
-    dh_chunk_header header = {enc->parent_id, enc->commit_id, (uint32_t)capture->chunks_count,
-                              enc->entries_count, (uint32_t)enc->payload.size};
-    dh_chunk_header_encode(bytes, &header, bytes + DH_CHUNK_HEADER_BYTES,
-                           size - DH_CHUNK_HEADER_BYTES);
-    capture->chunks[capture->chunks_count++] = (dh_chunk){bytes, size};
-    capture->stats.delta_bytes += size;
+    enc->chunks[enc->chunks_count++] =
+        (dh_chunk){bytes, size, enc->entries_count, (uint32_t)enc->payload.size};
+    enc->stats.delta_bytes += size;
     enc->entries.size = enc->payload.size = 0;
     enc->entries_count = 0;
     return 0;
@@ -149,25 +159,25 @@ static uint64_t extent_used_bytes(const dh_capture *capture, uint32_t extent_no)
     return (used < DH_EXTENT_PAGES ? used : DH_EXTENT_PAGES) * DH_PAGE_BYTES;
 }
 
-static int add_rebased(dh_capture *capture, uint32_t extent_no)
+static int add_rebased(encoder *enc, uint32_t extent_no)
 {
-    uint32_t *rebased = realloc(capture->rebased, (capture->rebased_count + 1) * sizeof *rebased);
+    uint32_t *rebased = realloc(enc->rebased, (enc->rebased_count + 1) * sizeof *rebased);
     if (rebased == NULL)
         return ENOMEM;
-    capture->rebased = rebased;
-    capture->rebased[capture->rebased_count++] = extent_no;
+    enc->rebased = rebased;
+    enc->rebased[enc->rebased_count++] = extent_no;
     return 0;
 }
 
 /* Captured pages [from, to) lie in one extent. */
 static int encode_extent(encoder *enc, size_t from, size_t to)
 {
-    dh_capture *capture = enc->capture;
+    const dh_capture *capture = enc->capture;
     uint32_t extent_no = dh_extent_of(capture->pages[from]);
     int rc = extent_no > 0 ? encode_freed(enc, extent_no - 1) : 0;
     size_t entries_size = enc->entries.size, payload_size = enc->payload.size;
     uint32_t entries_count = enc->entries_count;
-    uint64_t changed_before = capture->stats.changed_bytes;
+    uint64_t changed_before = enc->stats.changed_bytes;
 
     if (rc == 0)
         rc = encode_freed(enc, extent_no);
@@ -175,53 +185,159 @@ static int encode_extent(encoder *enc, size_t from, size_t to)
         rc = encode_page(enc, capture->pages[i], capture->bytes + i * DH_PAGE_BYTES);
     if (rc != 0)
         return rc;
-    uint64_t changed = capture->stats.changed_bytes - changed_before;
+    uint64_t changed = enc->stats.changed_bytes - changed_before;
     if (changed >= REBASE_BYTES_MIN && changed * 2 > extent_used_bytes(capture, extent_no)) {
         enc->entries.size = entries_size;
         enc->payload.size = payload_size;
         enc->entries_count = entries_count;
-        return add_rebased(capture, extent_no);
+        return add_rebased(enc, extent_no);
     }
     if (enc->entries.size + enc->payload.size >= enc->chunk_bytes)
         return close_chunk(enc);
     return 0;
 }
 
-static int encode_all(encoder *enc)
+static void *encode_share(void *context)
 {
-    const dh_capture *capture = enc->capture;
-    size_t from = 0;
-    int rc = 0;
+    encoder *enc = context;
+    const dh_pgno *pages = enc->capture->pages;
+    size_t from = enc->from;
 
-    while (rc == 0 && from < capture->pages_count) {
+    while (enc->rc == 0 && from < enc->to) {
         size_t to = from + 1;
-        while (to < capture->pages_count &&
-               dh_extent_of(capture->pages[to]) == dh_extent_of(capture->pages[from]))
+        while (to < enc->to && dh_extent_of(pages[to]) == dh_extent_of(pages[from]))
             to++;
-        rc = encode_extent(enc, from, to);
+        enc->rc = encode_extent(enc, from, to);
         from = to;
     }
-    if (rc == 0)
-        rc = encode_freed(enc, UINT32_MAX);
-    return rc == 0 ? close_chunk(enc) : rc;
+    if (enc->rc == 0)
+        enc->rc = encode_freed(enc, UINT32_MAX);
+    if (enc->rc == 0)
+        enc->rc = close_chunk(enc);
+    return NULL;
+}
+
+/* --- two threads ------------------------------------------------------------------------------ */
+
+/* The first page of the extent that begins nearest behind the middle; pages_count: there is none. */
+static size_t split_place(const dh_capture *capture)
+{
+    size_t at = capture->pages_count / 2;
+    while (at > 0 && at < capture->pages_count &&
+           dh_extent_of(capture->pages[at]) == dh_extent_of(capture->pages[at - 1]))
+        at++;
+    return at;
+}
+
+/* Give what lies from the split on to the second encoder. */
+static void split_work(encoder *first, encoder *second, size_t at)
+{
+    const dh_capture *capture = first->capture;
+    uint32_t extent_no = dh_extent_of(capture->pages[at]);
+    size_t freed = 0;
+
+    while (freed < capture->freed_count && dh_extent_of(capture->freed[freed]) < extent_no)
+        freed++;
+    first->to = second->from = at;
+    first->freed_end = second->freed_next = freed;
+}
+
+/* Signals are for the threads of the application. Without a thread one does both. */
+static void encode_both(encoder *first, encoder *second)
+{
+    sigset_t all, before;
+    pthread_t thread;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&thread, NULL, encode_share, second);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    encode_share(first);
+    if (rc != 0)
+        encode_share(second);
+    else
+        pthread_join(thread, NULL);
+}
+
+/* --- putting together ------------------------------------------------------------------------- */
+
+static void add_stats(dh_commit_stats *sum, const dh_commit_stats *part)
+{
+    sum->pages_count += part->pages_count;
+    sum->data_pages_count += part->data_pages_count;
+    sum->whole_pages_count += part->whole_pages_count;
+    sum->changed_bytes += part->changed_bytes;
+    sum->delta_bytes += part->delta_bytes;
+}
+
+static void seal_chunk(dh_capture *capture, dh_chunk *chunk, uint64_t parent_id, uint64_t commit_id)
+{
+    dh_chunk_header header = {parent_id, commit_id, (uint32_t)capture->chunks_count,
+                              chunk->entries_count, chunk->payload_bytes};
+    dh_chunk_header_encode(chunk->bytes, &header, chunk->bytes + DH_CHUNK_HEADER_BYTES,
+                           chunk->size - DH_CHUNK_HEADER_BYTES);
+    capture->chunks[capture->chunks_count++] = *chunk;
+    chunk->bytes = NULL; /* the capture's now */
+}
+
+/* Everything of both shares, in the order of pages; all or nothing. */
+static int put_together(dh_capture *capture, encoder shares[2], uint64_t parent_id,
+                        uint64_t commit_id)
+{
+    if (shares[0].rc != 0 || shares[1].rc != 0)
+        return shares[0].rc != 0 ? shares[0].rc : shares[1].rc;
+    capture->chunks =
+        malloc((shares[0].chunks_count + shares[1].chunks_count + 1) * sizeof *capture->chunks);
+    capture->rebased =
+        malloc((shares[0].rebased_count + shares[1].rebased_count + 1) * sizeof *capture->rebased);
+    if (capture->chunks == NULL || capture->rebased == NULL)
+        return ENOMEM;
+    for (int i = 0; i < 2; i++) {
+        for (size_t c = 0; c < shares[i].chunks_count; c++)
+            seal_chunk(capture, &shares[i].chunks[c], parent_id, commit_id);
+        for (size_t r = 0; r < shares[i].rebased_count; r++)
+            capture->rebased[capture->rebased_count++] = shares[i].rebased[r];
+        add_stats(&capture->stats, &shares[i].stats);
+    }
+    return 0;
+}
+
+static void encoder_finish(encoder *enc)
+{
+    for (size_t i = 0; i < enc->chunks_count; i++)
+        free(enc->chunks[i].bytes);
+    free(enc->chunks);
+    free(enc->rebased);
+    free(enc->entries.bytes);
+    free(enc->payload.bytes);
 }
 
 int dh_commit_encode(dh_heap *heap, dh_capture *capture, uint64_t parent_id, uint64_t commit_id,
                      size_t chunk_bytes)
 {
-    encoder enc = {.heap = heap,
-                   .capture = capture,
-                   .parent_id = parent_id,
-                   .commit_id = commit_id,
-                   .chunk_bytes = chunk_bytes};
+    encoder whole = {.heap = heap,
+                     .capture = capture,
+                     .to = capture->pages_count,
+                     .freed_end = capture->freed_count,
+                     .chunk_bytes = chunk_bytes};
+    encoder shares[2] = {whole, {.heap = heap, .capture = capture, .chunk_bytes = chunk_bytes}};
     uint64_t began_ns = dhi_clock_ns();
     int rc = dhi_fault("commit.encode");
 
     DH_ASSERT(capture->is_commit && capture->chunks_count == 0);
-    if (rc == 0)
-        rc = encode_all(&enc);
-    free(enc.entries.bytes);
-    free(enc.payload.bytes);
+    if (rc == 0) {
+        size_t at = split_place(capture);
+        if (capture->pages_count < TWO_THREADS_PAGES_MIN || at == capture->pages_count) {
+            encode_share(&shares[0]);
+        } else {
+            shares[1] = whole;
+            split_work(&shares[0], &shares[1], at);
+            encode_both(&shares[0], &shares[1]);
+        }
+        rc = put_together(capture, shares, parent_id, commit_id);
+    }
+    encoder_finish(&shares[0]);
+    encoder_finish(&shares[1]);
     capture->stats.encode_ns = dhi_clock_ns() - began_ns;
     return rc;
 }

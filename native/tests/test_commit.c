@@ -433,6 +433,43 @@ static void a_diff_against_another_image_is_refused(void)
     store_reset();
 }
 
+/* Enough pages for two threads, with changed, freed and rewritten ones in both halves. */
+static void a_large_commit_is_whole(void)
+{
+    enum { PAGES = 4096 };
+    dh_heap *heap = heap_new();
+    dh_off off, freed[2];
+
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_cell_new(heap, 40 * 4096, DH_RAW, &freed[0]), 0);
+    CHECK_EQ(dh_cell_new(heap, PAGES * 4096, DH_RAW, &off), 0);
+    CHECK_EQ(dh_cell_new(heap, 40 * 4096, DH_RAW, &freed[1]), 0);
+    memset(dh_at(heap, freed[0]), 1, 40 * 4096);
+    memset(dh_at(heap, freed[1]), 1, 40 * 4096);
+    for (uint64_t p = 0; p < PAGES; p++)
+        memset((uint8_t *)dh_at(heap, off) + p * 4096, (int)(p % 251), 4096);
+    commit(heap, true);
+    CHECK(disk.extents_count >= 3);
+    size_t chunks_before = disk.chunks_count;
+    for (uint64_t p = 0; p < PAGES; p++)
+        ((uint64_t *)dh_at(heap, off))[p * 512 + p % 512] = p;
+    memset(dh_at(heap, off), 3, 600 * 4096); /* more than half of the first extent */
+    dh_cell_free(heap, freed[0]);
+    dh_cell_free(heap, freed[1]);
+    commit(heap, true);
+    CHECK(disk.chunks_count >= chunks_before + 2);
+    heap = reopen(heap);
+    CHECK(!dh_cell_is_allocated(heap, freed[0]) && !dh_cell_is_allocated(heap, freed[1]));
+    for (uint64_t p = 0; p < PAGES; p++) {
+        const uint64_t *words = (uint64_t *)dh_at(heap, off) + p * 512;
+        uint64_t filled = 0x0101010101010101u * (p < 600 ? 3 : p % 251);
+        CHECK_EQ(words[p % 512], p < 600 ? filled : p);
+        CHECK_EQ(words[(p + 1) % 512], filled);
+    }
+    dh_heap_close(heap);
+    store_reset();
+}
+
 int main(int argc, char **argv)
 {
     static const int trackers[] = {DH_TRACKER_AUTO, DH_TRACKER_COMPARE};
@@ -445,6 +482,7 @@ int main(int argc, char **argv)
         a_commit_of_one_word_is_small();
         damaged_chunks_are_refused();
         a_diff_against_another_image_is_refused();
+        a_large_commit_is_whole();
     }
     return 0;
 }
