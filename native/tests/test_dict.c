@@ -815,6 +815,7 @@ static void test_rings(uint64_t length)
 /* Entry numbers in the index that lead nowhere, met by lookups and by a pack. */
 static void test_bad_numbers(unsigned rounds)
 {
+    unsigned done = 0;
     for (unsigned round = 0; round < rounds; round++) {
         model m;
         containers_key key;
@@ -824,11 +825,12 @@ static void test_bad_numbers(unsigned rounds)
             CHECK_EQ(model_set(&m, k), 0);
         dh_word *head = dh_deref(heap, m.dict, DH_T_DICT, DH_HEAD_BYTES);
         dict_bucket bucket = dict_bucket_at(heap, head[DICT_INDEX]);
-        CHECK(bucket.groups_count > 0);
-        for (unsigned i = 0; i < 5; i++)
+        bool is_one_bucket = bucket.groups_count > 0; /* rarely, by its hash key, more already */
+        done += is_one_bucket;
+        for (unsigned i = 0; is_one_bucket && i < 5; i++)
             bucket.groups[check_random_below(bucket.groups_count)]
                 .entry[check_random_below(DICT_GROUP_SLOTS)] = (uint32_t)check_random();
-        CHECK_EQ(dh_dict_check(heap, m.dict), DH_E_CORRUPT);
+        CHECK_EQ(dh_dict_check(heap, m.dict), is_one_bucket ? DH_E_CORRUPT : 0);
         for (uint64_t k = 0; k < 300; k++) {
             const dh_key *canonical = containers_key_of(heap, k, &key);
             (void)!dh_dict_delete(heap, m.dict, canonical, NULL);
@@ -837,6 +839,7 @@ static void test_bad_numbers(unsigned rounds)
         free(m.value);
         dh_heap_close(heap);
     }
+    CHECK(done > rounds / 2);
 }
 
 int main(int argc, char **argv)
