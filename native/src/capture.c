@@ -36,8 +36,6 @@ static int reserve_pages(dh_capture *capture, size_t wanted)
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (bytes == MAP_FAILED)
         return ENOMEM;
-    /* One fault for 512 pages; a kernel without huge pages says no, which does no harm. */
-    (void)madvise(bytes, room * (size_t)DH_PAGE_BYTES, MADV_HUGEPAGE);
     memcpy(bytes, capture->bytes ? capture->bytes : bytes,
            capture->pages_count * (size_t)DH_PAGE_BYTES);
     unmap_bytes(capture);
