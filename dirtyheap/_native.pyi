@@ -26,7 +26,7 @@ from typing import (
 )
 
 from typing_extensions import Buffer as _SupportsBuffer
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, disjoint_base
 
 ffi: Any
 lib: Any
@@ -44,8 +44,16 @@ class _KeysAndGetItem(Protocol[_K_co, _V_co]):
     def keys(self) -> Iterable[_K_co]: ...
     def __getitem__(self, key: Any, /) -> _V_co: ...
 
+@disjoint_base
+class Container:
+    """What all containers of a heap have in common."""
+
+    def __new__(cls, *args: Never) -> Self: ...
+    def __copy__(self) -> Any: ...
+    def __deepcopy__(self, memo: Any, /) -> Any: ...
+
 @final
-class Dict(MutableMapping[_K, _V], Generic[_K, _V]):
+class Dict(Container, MutableMapping[_K, _V], Generic[_K, _V]):
     """A dict that lives in a heap: insertion-ordered, with all methods of dict."""
 
     __hash__ = None  # type: ignore[assignment]
@@ -97,7 +105,7 @@ class Dict(MutableMapping[_K, _V], Generic[_K, _V]):
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
-class List(MutableSequence[_T], Generic[_T]):
+class List(Container, MutableSequence[_T], Generic[_T]):
     """A list that lives in a heap, with all methods of list."""
 
     __hash__ = None  # type: ignore[assignment]
@@ -144,7 +152,7 @@ class List(MutableSequence[_T], Generic[_T]):
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
 @final
-class Buffer(_SupportsBuffer):
+class Buffer(Container, _SupportsBuffer):
     """Mutable bytes that live in a heap, on pages of their own."""
 
     __hash__ = None  # type: ignore[assignment]

@@ -183,9 +183,6 @@ static PyObject *buffer_dunder_buffer(PyObject *self, PyObject *flags)
 static PyMethodDef buffer_methods[] = {
     {"__buffer__", buffer_dunder_buffer, METH_O, dunder_buffer_doc},
     {"tobytes", buffer_tobytes, METH_NOARGS, tobytes_doc},
-    {"__copy__", dhp_proxy_deepcopy, METH_NOARGS, "A plain shallow copy."},
-    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
-    {"__reduce_ex__", dhp_proxy_reduce, METH_O, "Pickles as a plain object."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -232,13 +229,10 @@ static int buffer_contains(PyObject *obj, PyObject *value)
 
 static PyType_Slot buffer_slots[] = {
     {Py_tp_doc, (void *)buffer_doc},
-    {Py_tp_new, dhp_proxy_refuse_new},
     {Py_tp_dealloc, dhp_proxy_dealloc},
-    {Py_tp_members, dhp_proxy_members},
     {Py_tp_methods, buffer_methods},
     {Py_tp_getset, buffer_getset},
     {Py_tp_repr, buffer_repr},
-    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_richcompare, buffer_richcompare},
     {Py_tp_iter, PySeqIter_New},
     {Py_mp_length, buffer_length},

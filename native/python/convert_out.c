@@ -155,12 +155,8 @@ static PyObject *ref_object(dhp_core *core, dh_word word)
         return bigint_object(core, word);
     case DH_T_TUPLE:
         return outer_tuple_object(core, word);
-    case DH_T_DICT:
-    case DH_T_LIST:
-    case DH_T_BUFFER:
-        return dhp_proxy_get(core, word);
     default:
-        return corrupt(core);
+        return dhp_proxy_get(core, word);
     }
 }
 

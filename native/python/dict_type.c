@@ -450,8 +450,6 @@ static PyMethodDef dict_methods[] = {
     {"items", dict_items, METH_NOARGS, items_doc},
     {"__reversed__", dict_reversed, METH_NOARGS, reversed_doc},
     {"__copy__", dict_copy_method, METH_NOARGS, "A plain shallow copy."},
-    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
-    {"__reduce_ex__", dhp_proxy_reduce, METH_O, "Pickles as a plain object."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -466,12 +464,9 @@ PyDoc_STRVAR(
 
 static PyType_Slot dict_slots[] = {
     {Py_tp_doc, (void *)dict_doc},
-    {Py_tp_new, dhp_proxy_refuse_new},
     {Py_tp_dealloc, dhp_proxy_dealloc},
-    {Py_tp_members, dhp_proxy_members},
     {Py_tp_methods, dict_methods},
     {Py_tp_repr, dict_repr},
-    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_richcompare, dhp_dict_richcompare},
     {Py_tp_iter, dict_iter},
     {Py_mp_length, dhp_dict_length},

@@ -232,8 +232,6 @@ static PyMethodDef list_methods[] = {
      dhp_list_sort_doc},
     {"__reversed__", list_reversed, METH_NOARGS, reversed_doc},
     {"__copy__", list_copy_method, METH_NOARGS, "A plain shallow copy."},
-    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
-    {"__reduce_ex__", dhp_proxy_reduce, METH_O, "Pickles as a plain object."},
     {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, class_getitem_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -246,12 +244,9 @@ PyDoc_STRVAR(list_doc,
 
 static PyType_Slot list_slots[] = {
     {Py_tp_doc, (void *)list_doc},
-    {Py_tp_new, dhp_proxy_refuse_new},
     {Py_tp_dealloc, dhp_proxy_dealloc},
-    {Py_tp_members, dhp_proxy_members},
     {Py_tp_methods, list_methods},
     {Py_tp_repr, list_repr},
-    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_richcompare, dhp_list_richcompare},
     {Py_tp_iter, list_iter_slot},
     {Py_mp_length, dhp_list_length},

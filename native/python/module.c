@@ -36,13 +36,33 @@ static int add_type(PyObject *module, PyType_Spec *spec, const char *public_name
     return public_name ? PyModule_AddObjectRef(module, public_name, (PyObject *)*type_out) : 0;
 }
 
+/* A class of containers, and the type of refs that lead to them. */
+static int add_container(PyObject *module, dhp_state *state, PyType_Spec *spec,
+                         const char *public_name, dh_type type, PyTypeObject **type_out)
+{
+    *type_out =
+        (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, (PyObject *)state->container_type);
+    if (*type_out == NULL)
+        return -1;
+    state->types[type] = *type_out;
+    return PyModule_AddObjectRef(module, public_name, (PyObject *)*type_out);
+}
+
+static int add_containers(PyObject *module, dhp_state *state)
+{
+    if (add_type(module, &dhp_container_spec, "Container", &state->container_type) < 0 ||
+        add_container(module, state, &dhp_dict_spec, "Dict", DH_T_DICT, &state->dict_type) < 0 ||
+        add_container(module, state, &dhp_list_spec, "List", DH_T_LIST, &state->list_type) < 0 ||
+        add_container(module, state, &dhp_buffer_spec, "Buffer", DH_T_BUFFER, &state->buffer_type) <
+            0)
+        return -1;
+    return 0;
+}
+
 static int add_types(PyObject *module, dhp_state *state)
 {
     if (add_type(module, &dhp_core_spec, "Core", &state->core_type) < 0 ||
         add_type(module, &dhp_block_spec, "Block", &state->block_type) < 0 ||
-        add_type(module, &dhp_dict_spec, "Dict", &state->dict_type) < 0 ||
-        add_type(module, &dhp_list_spec, "List", &state->list_type) < 0 ||
-        add_type(module, &dhp_buffer_spec, "Buffer", &state->buffer_type) < 0 ||
         add_type(module, &dhp_dict_iter_spec, NULL, &state->dict_iter_type) < 0 ||
         add_type(module, &dhp_list_iter_spec, NULL, &state->list_iter_type) < 0 ||
         add_type(module, &dhp_keys_spec, NULL, &state->keys_type) < 0 ||
@@ -97,7 +117,8 @@ static int add_bindings(PyObject *module)
 static int module_exec(PyObject *module)
 {
     dhp_state *state = PyModule_GetState(module);
-    if (add_types(module, state) < 0 || register_types(state) < 0)
+    if (add_containers(module, state) < 0 || add_types(module, state) < 0 ||
+        register_types(state) < 0)
         return -1;
     return add_bindings(module);
 }
@@ -107,6 +128,7 @@ static int module_exec(PyObject *module)
 #define EACH_OF_STATE(state, DO) \
     DO((state)->core_type);      \
     DO((state)->block_type);     \
+    DO((state)->container_type); \
     DO((state)->dict_type);      \
     DO((state)->list_type);      \
     DO((state)->buffer_type);    \

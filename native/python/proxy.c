@@ -7,34 +7,9 @@
  */
 #include "state.h"
 
-PyMemberDef dhp_proxy_members[] = {
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(dhp_proxy, weakrefs), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyTypeObject *proxy_type(const dhp_state *state, dh_type type)
-{
-    switch (type) {
-    case DH_T_DICT:
-        return state->dict_type;
-    case DH_T_LIST:
-        return state->list_type;
-    case DH_T_BUFFER:
-        return state->buffer_type;
-    default:
-        return NULL;
-    }
-}
-
-int dhp_is_proxy(const dhp_state *state, PyObject *obj)
-{
-    PyTypeObject *type = Py_TYPE(obj);
-    return type == state->dict_type || type == state->list_type || type == state->buffer_type;
-}
-
 static PyObject *proxy_new(dhp_core *core, dh_word word)
 {
-    PyTypeObject *type = proxy_type(core->state, dh_ref_type(word));
+    PyTypeObject *type = core->state->types[dh_ref_type(word)];
     const dh_word *head = dh_deref(core->heap, word, dh_ref_type(word), DH_HEAD_BYTES);
     if (type == NULL || head == NULL || !dh_is_meta(dh_load(head))) {
         dhp_raise(core, DH_E_CORRUPT);
@@ -89,7 +64,7 @@ PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwa
 
 /* getitem([plain], 0): needs nothing of this package to be read back, and keeps cycles as they are,
  * which a call of dict or list would not. */
-PyObject *dhp_proxy_reduce(PyObject *self, PyObject *protocol)
+static PyObject *proxy_reduce(PyObject *self, PyObject *protocol)
 {
     (void)protocol;
     PyObject *plain = dhp_to_python(((dhp_proxy *)self)->core->state, self);
@@ -133,3 +108,32 @@ int dhp_check_writable(dhp_core *core)
         return dhp_raise_read_only(core);
     return 0;
 }
+
+static PyMethodDef container_methods[] = {
+    {"__copy__", dhp_proxy_deepcopy, METH_NOARGS, "A plain shallow copy."},
+    {"__deepcopy__", dhp_proxy_deepcopy, METH_O, "A plain copy, as to_python makes it."},
+    {"__reduce_ex__", proxy_reduce, METH_O, "Pickles as a plain object."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef container_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(dhp_proxy, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+PyDoc_STRVAR(container_doc,
+             "What all containers of a heap have in common: identity, weak references, plain "
+             "copies.");
+
+static PyType_Slot container_slots[] = {
+    {Py_tp_doc, (void *)container_doc},
+    {Py_tp_new, dhp_proxy_refuse_new},
+    {Py_tp_dealloc, dhp_proxy_dealloc},
+    {Py_tp_members, container_members},
+    {Py_tp_methods, container_methods},
+    {Py_tp_hash, PyObject_HashNotImplemented},
+    {0, NULL},
+};
+
+PyType_Spec dhp_container_spec = {"dirtyheap._native.Container", sizeof(dhp_proxy), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, container_slots};

@@ -27,9 +27,12 @@
 typedef struct {
     PyTypeObject *core_type;
     PyTypeObject *block_type;
+    PyTypeObject *container_type; /* base of all containers        */
     PyTypeObject *dict_type;
     PyTypeObject *list_type;
     PyTypeObject *buffer_type;
+    PyTypeObject
+        *types[DH_TYPES_COUNT]; /* borrowed: the container's class by the type in its ref */
     PyTypeObject *dict_iter_type;
     PyTypeObject *list_iter_type;
     PyTypeObject *keys_type;
@@ -68,7 +71,7 @@ typedef struct {
     PyObject *weakrefs;
 } dhp_core;
 
-/* A container's Python object: Dict, List and Buffer are all this. */
+/* A container's Python object: every Container is this. */
 typedef struct {
     PyObject_HEAD dh_handle handle; /* word 0: stale, or the heap is closed */
     dhp_core *core;                 /* owned                                */
@@ -93,12 +96,13 @@ void dhp_blocks_drop(dhp_core *core);
 /* The one object for the container at this ref; a new reference. Runs no Python code. */
 PyObject *dhp_proxy_get(dhp_core *core, dh_word word);
 PyObject *dhp_proxy_refuse_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
-/* Pickles and deep copies are plain Python objects. */
-PyObject *dhp_proxy_reduce(PyObject *self, PyObject *protocol);
 PyObject *dhp_proxy_deepcopy(PyObject *self, PyObject *memo);
 void dhp_proxy_dealloc(PyObject *self);
-extern PyMemberDef dhp_proxy_members[];
-int dhp_is_proxy(const dhp_state *state, PyObject *obj);
+extern PyType_Spec dhp_container_spec;
+static inline int dhp_is_proxy(const dhp_state *state, PyObject *obj)
+{
+    return PyObject_TypeCheck(obj, state->container_type);
+}
 /* dh_handle is the second member of the object: back from it to the object. */
 static inline dhp_proxy *dhp_proxy_of(dh_handle *handle)
 {

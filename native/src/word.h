@@ -18,6 +18,8 @@
 
 #include "base.h"
 
+/* 1-5 and 14-15: values without identity; 6-13: containers, which have it; 16-31: inner structure,
+ * never a value that a user sees. */
 typedef enum {
     DH_T_STR = 1,    /* raw: u32 size, UTF-8 bytes (lone surrogates as surrogatepass), > 7 bytes */
     DH_T_BYTES = 2,  /* raw: u32 size, bytes, > 7                                                */
@@ -27,14 +29,16 @@ typedef enum {
     DH_T_DICT = 6,   /* refs: container head, 4 words                                            */
     DH_T_LIST = 7,
     DH_T_BUFFER = 8,
-    /* inner structure: never a value that a user sees */
+    DH_T_CONTAINERS_LAST = 13,
+    DH_T_VALUES_LAST = 15,
     DH_T_ENTRIES = 16, /* refs: (key, value) pairs of a dict                                     */
     DH_T_BUCKET = 17,  /* raw: groups of 8 hash slots                                            */
     DH_T_DIR = 18,     /* refs: directory of buckets or directories                              */
     DH_T_BIG = 19,     /* refs: state of a large dict                                            */
     DH_T_LEAF = 20,    /* refs: words of a vector                                                */
     DH_T_NODE = 21,    /* refs: inner node of a vector                                           */
-    DH_T_DATA = 22     /* raw: bytes of a Buffer                                                 */
+    DH_T_DATA = 22,    /* raw: bytes of a Buffer                                                 */
+    DH_TYPES_COUNT = 32
 } dh_type;
 
 #define DH_EMPTY ((dh_word)0)
@@ -69,14 +73,14 @@ static inline bool dh_is_ref_to(dh_word w, dh_type type)
 /* Containers have identity: they are linked, never copied, never freed with the slot. */
 static inline bool dh_is_container(dh_word w)
 {
-    return dh_is_ref(w) && dh_ref_type(w) >= DH_T_DICT && dh_ref_type(w) <= DH_T_BUFFER;
+    return dh_is_ref(w) && dh_ref_type(w) >= DH_T_DICT && dh_ref_type(w) <= DH_T_CONTAINERS_LAST;
 }
 
 /* A form that a slot of a container may hold; what a ref leads to is another question. */
 static inline bool dh_is_value(dh_word w)
 {
     if (dh_is_ref(w))
-        return dh_ref_type(w) >= DH_T_STR && dh_ref_type(w) <= DH_T_BUFFER;
+        return dh_ref_type(w) >= DH_T_STR && dh_ref_type(w) <= DH_T_VALUES_LAST;
     return dh_is_int(w) || dh_is_short(w) || dh_is_float(w) || w == DH_NONE || w == DH_FALSE ||
            w == DH_TRUE;
 }
