@@ -51,7 +51,9 @@ soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's wo
 bench: $(VENV)/installed-bench ## all benchmarks, some 7 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
 	$(PY) benchmarks/bench_access.py $(ARGS)
+	$(PY) benchmarks/bench_bulk.py $(ARGS)
 	$(PY) benchmarks/bench_commit.py $(ARGS)
+	$(PY) benchmarks/bench_pages.py $(ARGS)
 
 lint: $(VENV)/installed-lint ## ruff, clang-format, compiler warnings of the binding; check only
 	$(VENV)/bin/ruff check .
