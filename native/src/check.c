@@ -9,6 +9,7 @@
 #include "dict.h"
 #include "list.h"
 #include "mark.h"
+#include "set.h"
 
 typedef struct {
     dh_heap *heap;
@@ -105,6 +106,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return check_tuple(heap, w);
     case DH_T_DICT:
         return dh_dict_check((dh_heap *)(uintptr_t)heap, w);
+    case DH_T_SET:
+        return dh_set_check((dh_heap *)(uintptr_t)heap, w);
     case DH_T_LIST:
         return dh_list_check(heap, w);
     case DH_T_BUFFER:

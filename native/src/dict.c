@@ -1,6 +1,6 @@
-/* dict.c -- Dict: find, set, delete, in terms of entries and index.
+/* dict.c -- Dict, and the keys of Set: find, set, delete, in terms of entries and index.
  *
- * Contract: dict.h. Layout: dict_private.h. Order of a store: room in the entries, then a slot in
+ * Contract: dict.h, and dict_private.h for set.c. Layout: dict_private.h. Order of a store: room in the entries, then a slot in
  * the index (both may fail and leave the dict as it was), then the stores, which cannot. Lookups
  * of small dicts are what users feel, so the way from the head to the key is inline and straight.
  */
@@ -36,7 +36,7 @@ DICT_INLINE int dict_key_is(const dh_heap *heap, const dh_key *key, dh_word stor
 }
 
 DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                               dict_found *found)
+                               unsigned width, dict_found *found)
 {
     size_t bytes;
     uint64_t used = dict_used(head);
@@ -47,15 +47,15 @@ DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const d
     if (hits == 0)
         return DH_E_ABSENT;
     dh_word *entries = dhi_span(heap, head[DICT_ENTRIES], DH_T_ENTRIES, &bytes);
-    if (DH_UNLIKELY(entries == NULL || used > bytes / DICT_ENTRY_BYTES))
+    if (DH_UNLIKELY(entries == NULL || used > dict_entries_in(bytes, width)))
         return dict_corrupt(heap, "entries");
     for (; hits != 0; hits &= hits - 1u) {
         unsigned number = (unsigned)__builtin_ctz(hits);
-        int is_match = dict_key_is(heap, key, entries[2 * number]);
+        int is_match = dict_key_is(heap, key, entries[width * number]);
         if (DH_UNLIKELY(is_match < 0))
             return is_match;
         if (DH_LIKELY(is_match != 0)) {
-            found->entry = entries + 2 * number;
+            found->entry = entries + width * number;
             found->number = number;
             return 0;
         }
@@ -65,7 +65,7 @@ DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const d
 
 /* Compare the candidates of one group; DH_E_ABSENT when none of them is the key. */
 DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                                dict_group *group, unsigned form, dict_found *found)
+                                dict_group *group, unsigned form, unsigned width, dict_found *found)
 {
     unsigned hits = dict_match8(group->hash, dict_hash(key));
     for (; hits != 0; hits &= hits - 1u) {
@@ -73,8 +73,8 @@ DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const 
         uint32_t entry_no = group->entry[slot];
         if (entry_no == 0 || entry_no == DICT_SLOT_DELETED)
             continue;
-        dh_word *entry = form == DICT_BIG ? dict_big_entry(heap, head, entry_no - 1u)
-                                          : dict_small_entry_hot(heap, head, entry_no - 1u);
+        dh_word *entry = form == DICT_BIG ? dict_big_entry(heap, head, entry_no - 1u, width)
+                                          : dict_small_entry_hot(heap, head, entry_no - 1u, width);
         if (DH_UNLIKELY(entry == NULL))
             return dict_corrupt(heap, "index");
         int is_match = dict_key_is(heap, key, entry[0]);
@@ -92,7 +92,7 @@ DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const 
 }
 
 DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                                  unsigned form, dict_found *found)
+                                  unsigned form, unsigned width, dict_found *found)
 {
     uint32_t hash = dict_hash(key);
     dict_bucket bucket = dict_bucket_find(heap, head[DICT_INDEX], hash);
@@ -101,7 +101,7 @@ DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, cons
     unsigned home = hash & (bucket.groups_count - 1u), probes = dict_probes(&bucket);
     for (unsigned i = 0; i < probes; i++) {
         dict_group *group = &bucket.groups[home ^ i];
-        int rc = dict_find_group(heap, head, key, group, form, found);
+        int rc = dict_find_group(heap, head, key, group, form, width, found);
         if (rc != DH_E_ABSENT) {
             found->bucket = bucket;
             return rc;
@@ -119,14 +119,14 @@ DICT_INLINE int dict_find_indexed(const dh_heap *heap, const dh_word *head, cons
 }
 
 DICT_INLINE int dict_find(const dh_heap *heap, const dh_word *head, const dh_key *key,
-                          dict_found *found)
+                          unsigned width, dict_found *found)
 {
     unsigned form = dict_form(head);
     if (form == DICT_TINY)
-        return dict_find_tiny(heap, head, key, found);
+        return dict_find_tiny(heap, head, key, width, found);
     if (DH_UNLIKELY(form > DICT_BIG))
         return dict_corrupt(heap, "form");
-    return dict_find_indexed(heap, head, key, form, found);
+    return dict_find_indexed(heap, head, key, form, width, found);
 }
 
 static inline dh_word *dict_head(const dh_heap *heap, dh_word dict)
@@ -142,7 +142,7 @@ int dh_dict_get(const dh_heap *heap, dh_word dict, const dh_key *key, dh_word *v
     const dh_word *head = dict_head(heap, dict);
     if (DH_UNLIKELY(head == NULL))
         return dict_corrupt(heap, "head");
-    int rc = dict_find(heap, head, key, &found);
+    int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
     if (rc == 0)
         *value_out = dh_load(&found.entry[1]);
     return rc;
@@ -157,15 +157,12 @@ int dh_dict_length(const dh_heap *heap, dh_word dict, uint64_t *length_out)
     return 0;
 }
 
-/* Inside one epoch `used` rises and `live` falls between insertions, so the counts never come
- * back; where they could, the epoch changes. */
 int dh_dict_version(const dh_heap *heap, dh_word dict, uint64_t *version_out)
 {
     const dh_word *head = dict_head(heap, dict);
     if (head == NULL)
         return dict_corrupt(heap, "head");
-    uint64_t epoch = dh_meta_flags(head[DICT_META]) >> DICT_FORM_BITS;
-    *version_out = (head[DICT_COUNTS] >> 1) + epoch * 0x9e3779b97f4a7c15u;
+    *version_out = dict_version(head);
     return 0;
 }
 
@@ -187,19 +184,25 @@ int dh_dict_prev(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *k
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-int dh_dict_new(dh_heap *heap, dh_word *dict_out)
+int dhi_dict_new(dh_heap *heap, dh_type type, dh_word *dict_out)
 {
     dh_off off;
     int rc = dh_cell_new(heap, DH_HEAD_BYTES, DH_REFS, &off);
     if (rc != 0)
         return rc;
     dh_word *head = dh_at(heap, off);
-    head[DICT_META] = dh_meta(dhi_serial_next(heap), DICT_TINY);
+    head[DICT_META] =
+        dh_meta(dhi_serial_next(heap), DICT_TINY | (type == DH_T_SET ? DICT_KEYS_ONLY : 0u));
     head[DICT_COUNTS] = dh_int(0);
     head[DICT_ENTRIES] = DH_EMPTY;
     head[DICT_INDEX] = dh_int(0);
-    *dict_out = dh_ref(DH_T_DICT, off);
+    *dict_out = dh_ref(type, off);
     return 0;
+}
+
+int dh_dict_new(dh_heap *heap, dh_word *dict_out)
+{
+    return dhi_dict_new(heap, DH_T_DICT, dict_out);
 }
 
 static void dict_set_fingerprint(dh_word *head, uint32_t number, uint64_t hash)
@@ -255,7 +258,7 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
     dh_word *head = dict_head(heap, dict);
     if (DH_UNLIKELY(head == NULL))
         return dict_corrupt(heap, "head");
-    int rc = dict_find(heap, head, key, &found);
+    int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
     if (DH_LIKELY(rc == 0)) {
         dh_word old = found.entry[1];
         dh_store(&found.entry[1], value);
@@ -276,22 +279,16 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
  * part of the index gets its turn. */
 #define DICT_SHRINK_MASK 15u
 
-int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
+/* Take an entry out and drop its key; the value is the caller's. */
+static int dict_remove(dh_heap *heap, dh_word *head, const dh_key *key, const dict_found *found)
 {
-    dict_found found = DICT_NOT_FOUND;
-    dh_word *head = dict_head(heap, dict);
-    if (head == NULL)
-        return dict_corrupt(heap, "head");
-    int rc = dict_find(heap, head, key, &found);
-    if (rc != 0)
-        return rc;
-    dh_word key_word = found.entry[0], value = found.entry[1];
+    dh_word key_word = found->entry[0];
     bool is_tiny = dict_form(head) == DICT_TINY;
-    rc = dhi_entries_remove(heap, head, found.number);
+    int rc = dhi_entries_remove(heap, head, found->number);
     if (rc != 0)
         return rc;
     if (!is_tiny) {
-        dhi_index_remove(found.bucket, found.group, found.slot);
+        dhi_index_remove(found->bucket, found->group, found->slot);
         if ((key->hash & DICT_SHRINK_MASK) == 0)
             dhi_index_shrink(heap, &head[DICT_INDEX], dict_hash(key));
     }
@@ -299,6 +296,22 @@ int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *valu
         dhi_big_compact(heap, head);
     dhi_entries_settle(heap, head);
     dh_value_drop(heap, key_word);
+    return 0;
+}
+
+int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out)
+{
+    dict_found found = DICT_NOT_FOUND;
+    dh_word *head = dict_head(heap, dict);
+    if (head == NULL)
+        return dict_corrupt(heap, "head");
+    int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
+    if (rc != 0)
+        return rc;
+    dh_word value = found.entry[1];
+    rc = dict_remove(heap, head, key, &found);
+    if (rc != 0)
+        return rc;
     if (value_out != NULL)
         *value_out = value;
     else
@@ -319,4 +332,35 @@ int dh_dict_reserve(dh_heap *heap, dh_word dict, uint64_t count)
 {
     dh_word *head = dict_head(heap, dict);
     return head == NULL ? dict_corrupt(heap, "head") : dhi_entries_reserve(heap, head, count);
+}
+
+/* --- keys without values, for set.c ----------------------------------------------------------- */
+
+int dhi_keys_find(const dh_heap *heap, const dh_word *head, const dh_key *key, dh_word *word_out)
+{
+    dict_found found = DICT_NOT_FOUND;
+    int rc = dict_find(heap, head, key, SET_WIDTH, &found);
+    if (rc == 0)
+        *word_out = dh_load(&found.entry[0]);
+    return rc;
+}
+
+int dhi_keys_add(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
+                 bool *was_new_out)
+{
+    dict_found found = DICT_NOT_FOUND;
+    int rc = dict_find(heap, head, key, SET_WIDTH, &found);
+    *was_new_out = false;
+    if (rc != DH_E_ABSENT || key_word == DH_EMPTY)
+        return rc;
+    rc = dict_insert(heap, head, key, &found, key_word, key_word);
+    *was_new_out = rc == 0;
+    return rc;
+}
+
+int dhi_keys_remove(dh_heap *heap, dh_word *head, const dh_key *key)
+{
+    dict_found found = DICT_NOT_FOUND;
+    int rc = dict_find(heap, head, key, SET_WIDTH, &found);
+    return rc != 0 ? rc : dict_remove(heap, head, key, &found);
 }

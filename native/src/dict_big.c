@@ -21,7 +21,8 @@
 
 /* A chunk before the row at link `next`, 0: at the end. Everything is there before anything is
  * linked. */
-static int big_chunk_new(dh_heap *heap, dh_word *big, uint64_t next, uint64_t *link_out)
+static int big_chunk_new(dh_heap *heap, dh_word *big, uint64_t next, unsigned width,
+                         uint64_t *link_out)
 {
     uint64_t link = big_int(big, BIG_FREE), count = big_rows_count(big);
     dh_off off;
@@ -39,7 +40,7 @@ static int big_chunk_new(dh_heap *heap, dh_word *big, uint64_t next, uint64_t *l
     if (row == NULL || (next != 0 && after == NULL) || (prev != 0 && before == NULL) ||
         row[ROW_CHUNK] != DH_EMPTY)
         return dict_corrupt(heap, "chunk table");
-    int rc = dh_cell_new(heap, (size_t)DICT_CHUNK_ENTRIES * DICT_ENTRY_BYTES, DH_REFS, &off);
+    int rc = dh_cell_new(heap, DICT_CHUNK_ENTRIES * dict_entry_bytes(width), DH_REFS, &off);
     if (rc != 0)
         return rc;
     if (big_int(big, BIG_FREE) != 0) {
@@ -150,6 +151,7 @@ static int big_copy(dh_heap *heap, const dh_word *head, dh_word *entries, dh_wor
 {
     dh_dict_pos pos = {0, 0};
     uint64_t count = 0, live = dict_live(head);
+    unsigned width = dict_width(head);
     dh_word key, value;
     int rc;
     while ((rc = dhi_big_next(heap, head, &pos, &key, &value)) == 1) {
@@ -163,8 +165,8 @@ static int big_copy(dh_heap *heap, const dh_word *head, dh_word *entries, dh_wor
             rc = dhi_index_reserve(heap, index, hash, &group, &slot);
         if (rc != 0)
             return rc;
-        entries[2 * count] = key;
-        entries[2 * count + 1] = value;
+        entries[width * count + width - 1] = value;
+        entries[width * count] = key;
         group->hash[slot] = hash;
         group->entry[slot] = (uint32_t)++count;
     }
@@ -180,7 +182,8 @@ void dhi_big_to_small(dh_heap *heap, dh_word *head)
         return;
     if (dhi_index_new(heap, dhi_index_groups_for(live), &index) != 0)
         return;
-    if (dh_cell_new(heap, (size_t)(live + live / 2) * DICT_ENTRY_BYTES, DH_REFS, &off) != 0) {
+    size_t bytes = (size_t)(live + live / 2) * dict_entry_bytes(dict_width(head));
+    if (dh_cell_new(heap, bytes, DH_REFS, &off) != 0) {
         dhi_index_free(heap, index);
         return;
     }
@@ -204,22 +207,24 @@ int dhi_big_room(dh_heap *heap, dh_word *head)
     uint64_t link;
     dh_word *big = dict_big_at(heap, head);
     const dh_word *row = big == NULL ? NULL : big_row(heap, big, big_int(big, BIG_LAST));
-    if (row == NULL || row_entries(heap, row) == NULL)
+    unsigned width = dict_width(head);
+    if (row == NULL || row_entries(heap, row, width) == NULL)
         return dict_corrupt(heap, "chunk table");
     if (dict_live(head) == DICT_COUNT_MAX)
         return dhi_fail(heap, DH_E_LIMIT, "a dict cannot be that large");
-    return row_used(row) < DICT_CHUNK_ENTRIES ? 0 : big_chunk_new(heap, big, 0, &link);
+    return row_used(row) < DICT_CHUNK_ENTRIES ? 0 : big_chunk_new(heap, big, 0, width, &link);
 }
 
 /* Append to one chunk that has room; the counts of the row and of all slots. */
-static int row_append(const dh_heap *heap, dh_word *big, dh_word *row, dh_word key, dh_word value)
+static int row_append(const dh_heap *heap, dh_word *big, dh_word *row, unsigned width, dh_word key,
+                      dh_word value)
 {
     uint64_t used = row_used(row);
-    dh_word *entry = used < DICT_CHUNK_ENTRIES ? dict_row_entry(heap, row, used) : NULL;
+    dh_word *entry = used < DICT_CHUNK_ENTRIES ? dict_row_entry(heap, row, used, width) : NULL;
     if (entry == NULL)
         return dict_corrupt(heap, "chunk");
+    dh_store(&entry[width - 1], value);
     dh_store(&entry[0], key);
-    dh_store(&entry[1], value);
     row_set_counts(row, used + 1, row_live(row) + 1);
     big_set(big, BIG_SLOTS, big_int(big, BIG_SLOTS) + 1);
     return 0;
@@ -233,7 +238,7 @@ int dhi_big_append(dh_heap *heap, dh_word *head, dh_word key, dh_word value, uin
     if (row == NULL || link > DICT_ROWS_MAX)
         return dict_corrupt(heap, "chunk table");
     uint32_t number = (uint32_t)((link - 1) << DICT_CHUNK_BITS | row_used(row));
-    int rc = row_append(heap, big, row, key, value);
+    int rc = row_append(heap, big, row, dict_width(head), key, value);
     if (rc != 0)
         return rc;
     /* Not a count of slots here, only a number that never repeats soon: dh_dict_version. */
@@ -243,17 +248,16 @@ int dhi_big_append(dh_heap *heap, dh_word *head, dh_word key, dh_word value, uin
 }
 
 /* Delete a slot; trailing deleted slots are free again. */
-static int row_remove(dh_heap *heap, dh_word *big, dh_word *row, uint64_t slot)
+static int row_remove(dh_heap *heap, dh_word *big, dh_word *row, unsigned width, uint64_t slot)
 {
     uint64_t used = row_used(row), live = row_live(row), kept = used;
-    dh_word *entries = row_entries(heap, row);
+    dh_word *entries = row_entries(heap, row, width);
     if (entries == NULL || slot >= used || live == 0)
         return dict_corrupt(heap, "chunk");
-    dhi_entry_delete(entries, slot, used);
-    for (; slot == used - 1 && kept > 0 && entries[2 * kept - 2] == DH_DELETED; kept--) {
-        dh_store(&entries[2 * kept - 2], DH_EMPTY);
-        dh_store(&entries[2 * kept - 1], DH_EMPTY);
-    }
+    dhi_entry_delete(entries, slot, used, width);
+    while (slot == used - 1 && kept > 0 && dict_key_is_deleted(entries[width * (kept - 1)]))
+        kept--;
+    memset(entries + width * kept, 0, (size_t)(used - kept) * dict_entry_bytes(width));
     row_set_counts(row, kept, live - 1);
     big_set(big, BIG_SLOTS, big_int(big, BIG_SLOTS) - (used - kept));
     return 0;
@@ -274,7 +278,7 @@ int dhi_big_remove(dh_heap *heap, dh_word *head, uint32_t number)
     dh_word *row = big == NULL ? NULL : big_row(heap, big, link);
     if (row == NULL || live == 0)
         return dict_corrupt(heap, "chunk table");
-    int rc = row_remove(heap, big, row, number & (DICT_CHUNK_ENTRIES - 1u));
+    int rc = row_remove(heap, big, row, dict_width(head), number & (DICT_CHUNK_ENTRIES - 1u));
     if (rc != 0)
         return rc;
     dict_set_counts(head, dict_used(head), live - 1);
@@ -289,18 +293,20 @@ static int big_move_entry(dh_heap *heap, const dh_word *head, dh_word *big, uint
                           uint64_t to)
 {
     dh_word *source = big_row(heap, big, from), *target = big_row(heap, big, to);
-    dh_word *entries = row_entries(heap, source);
+    unsigned width = dict_width(head);
+    dh_word *entries = row_entries(heap, source, width);
     uint64_t used = row_used(source), slot;
     uint32_t hash;
     unsigned at;
     if (entries == NULL)
         return dict_corrupt(heap, "chunk");
     slot = dict_front(entries, used);
-    while (slot < used && !dict_key_is_live(entries[2 * slot]))
+    while (slot < used && !dict_key_is_live(entries[width * slot]))
         slot++;
     if (slot == used)
         return dict_corrupt(heap, "chunk");
-    int rc = dhi_word_hash(heap, entries[2 * slot], &hash);
+    const dh_word *entry = entries + width * slot;
+    int rc = dhi_word_hash(heap, entry[0], &hash);
     if (rc != 0)
         return rc;
     dict_group *group = dhi_index_locate(
@@ -308,21 +314,21 @@ static int big_move_entry(dh_heap *heap, const dh_word *head, dh_word *big, uint
     if (group == NULL)
         return dict_corrupt(heap, "index");
     uint32_t number = (uint32_t)((to - 1) << DICT_CHUNK_BITS | row_used(target));
-    rc = row_append(heap, big, target, entries[2 * slot], entries[2 * slot + 1]);
+    rc = row_append(heap, big, target, width, entry[0], entry[width - 1]);
     if (rc != 0)
         return rc;
     group->entry[at] = number + 1u;
-    return row_remove(heap, big, source, slot);
+    return row_remove(heap, big, source, width, slot);
 }
 
 /* The chunk that takes entries from the one at `from`: it stands just before. 0: none. */
-static uint64_t big_target(dh_heap *heap, dh_word *big, uint64_t from)
+static uint64_t big_target(dh_heap *heap, dh_word *big, uint64_t from, unsigned width)
 {
     uint64_t target = big_int(big, BIG_TARGET);
     const dh_word *row = big_row(heap, big, target);
     if (row != NULL && row_next(row) == from && row_used(row) < DICT_CHUNK_ENTRIES)
         return target;
-    if (big_chunk_new(heap, big, from, &target) != 0)
+    if (big_chunk_new(heap, big, from, width, &target) != 0)
         return 0;
     big_set(big, BIG_TARGET, target);
     return target;
@@ -331,7 +337,7 @@ static uint64_t big_target(dh_heap *heap, dh_word *big, uint64_t from)
 static void big_move_some(dh_heap *heap, dh_word *head, dh_word *big, uint64_t from)
 {
     for (unsigned moves = 0; moves < BIG_MOVES_MAX; moves++) {
-        uint64_t to = big_target(heap, big, from);
+        uint64_t to = big_target(heap, big, from, dict_width(head));
         dh_word *source = big_row(heap, big, from);
         if (to == 0 || source == NULL || big_move_entry(heap, head, big, from, to) != 0)
             return;
@@ -391,20 +397,21 @@ int dhi_big_next(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos, dh_
     if (big == NULL)
         return dict_corrupt(heap, "chunk table");
     bool is_fresh = POS_LINK(pos) == 0;
+    unsigned width = dict_width(head);
     if (is_fresh && big_hop(heap, big, pos, big_int(big, BIG_FIRST)) != 0)
         return DH_E_CORRUPT;
     for (;;) {
         const dh_word *row = big_row(heap, big, POS_LINK(pos));
-        const dh_word *entries = row == NULL ? NULL : row_entries(heap, row);
+        const dh_word *entries = row == NULL ? NULL : row_entries(heap, row, width);
         if (entries == NULL)
             return dict_corrupt(heap, "chunk");
         uint64_t used = row_used(row), slot = is_fresh ? dict_front(entries, used) : pos->slot;
         for (; slot < used; slot++) {
-            const dh_word *entry = entries + 2 * slot;
+            const dh_word *entry = entries + width * slot;
             if (dict_key_is_live(entry[0])) {
                 pos->slot = slot + 1;
                 *key_out = entry[0];
-                *value_out = entry[1];
+                *value_out = entry[width - 1];
                 return 1;
             }
         }
@@ -424,21 +431,22 @@ int dhi_big_prev(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos, dh_
     if (big == NULL)
         return dict_corrupt(heap, "chunk table");
     bool is_fresh = POS_LINK(pos) == 0;
+    unsigned width = dict_width(head);
     if (is_fresh && big_hop(heap, big, pos, big_int(big, BIG_LAST)) != 0)
         return DH_E_CORRUPT;
     for (;;) {
         const dh_word *row = big_row(heap, big, POS_LINK(pos));
-        const dh_word *entries = row == NULL ? NULL : row_entries(heap, row);
+        const dh_word *entries = row == NULL ? NULL : row_entries(heap, row, width);
         if (entries == NULL)
             return dict_corrupt(heap, "chunk");
         uint64_t used = row_used(row), front = dict_front(entries, used);
         uint64_t slot = is_fresh || pos->slot > used ? used : pos->slot;
         while (slot > front) {
-            const dh_word *entry = entries + 2 * --slot;
+            const dh_word *entry = entries + width * --slot;
             if (dict_key_is_live(entry[0])) {
                 pos->slot = slot;
                 *key_out = entry[0];
-                *value_out = entry[1];
+                *value_out = entry[width - 1];
                 return 1;
             }
         }

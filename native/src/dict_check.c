@@ -14,23 +14,25 @@ int dhi_dict_corrupt(const dh_heap *heap, const char *what)
 
 /* --- big -------------------------------------------------------------------------------------- */
 
-static bool entry_is_valid(const dh_word entry[2])
+static bool entry_is_valid(const dh_word *entry, unsigned width)
 {
-    return dh_is_value(entry[0]) && dh_is_value(entry[1]);
+    return dh_is_value(entry[0]) && dh_is_value(entry[width - 1]);
 }
 
-static int row_check(const dh_heap *heap, const dh_word *row)
+static int row_check(const dh_heap *heap, const dh_word *row, unsigned width)
 {
     size_t bytes;
     const dh_word *entries = dhi_span(heap, row[ROW_CHUNK], DH_T_ENTRIES, &bytes);
     uint64_t used = row_used(row), live = 0;
-    if (entries == NULL || used > bytes / DICT_ENTRY_BYTES || used > DICT_CHUNK_ENTRIES)
+    if (entries == NULL || used > dict_entries_in(bytes, width) || used > DICT_CHUNK_ENTRIES)
         return dict_corrupt(heap, "chunk");
-    for (uint64_t i = 0; i < bytes / DICT_ENTRY_BYTES; i++) {
-        bool is_live = dict_key_is_live(entries[2 * i]);
+    for (uint64_t i = 0; i < dict_entries_in(bytes, width); i++) {
+        bool is_live = dict_key_is_live(entries[width * i]);
         live += is_live;
-        if ((i >= used && entries[2 * i] != DH_EMPTY) || (i < used && entries[2 * i] == DH_EMPTY) ||
-            (is_live && (i < dict_front(entries, used) || !entry_is_valid(entries + 2 * i))))
+        if ((i >= used && entries[width * i] != DH_EMPTY) ||
+            (i < used && entries[width * i] == DH_EMPTY) ||
+            (is_live &&
+             (i < dict_front(entries, used) || !entry_is_valid(entries + width * i, width))))
             return dict_corrupt(heap, "chunk's order");
     }
     return live == row_live(row) ? 0 : dict_corrupt(heap, "chunk's count");
@@ -47,7 +49,7 @@ int dhi_big_check(const dh_heap *heap, const dh_word *head)
         const dh_word *row = big_row(heap, big, link);
         if (row == NULL || chunks >= count || row_prev(row) != prev)
             return dict_corrupt(heap, "chunk order");
-        int rc = row_check(heap, row);
+        int rc = row_check(heap, row, dict_width(head));
         if (rc != 0)
             return rc;
         slots += row_used(row);
@@ -72,18 +74,20 @@ int dhi_big_check(const dh_heap *heap, const dh_word *head)
 static int small_check(const dh_heap *heap, const dh_word *head)
 {
     uint64_t used = dict_used(head), live = 0;
+    unsigned width = dict_width(head);
     size_t bytes;
     if (head[DICT_ENTRIES] == DH_EMPTY)
         return used == 0 && dict_live(head) == 0 ? 0 : dict_corrupt(heap, "count");
     const dh_word *entries = dhi_span(heap, head[DICT_ENTRIES], DH_T_ENTRIES, &bytes);
-    if (entries == NULL || used > bytes / DICT_ENTRY_BYTES)
+    if (entries == NULL || used > dict_entries_in(bytes, width))
         return dict_corrupt(heap, "entries");
-    for (uint64_t i = 0; i < bytes / DICT_ENTRY_BYTES; i++) {
-        bool is_live = dict_key_is_live(entries[2 * i]);
+    for (uint64_t i = 0; i < dict_entries_in(bytes, width); i++) {
+        bool is_live = dict_key_is_live(entries[width * i]);
         live += is_live;
-        if ((i >= used && (entries[2 * i] | entries[2 * i + 1]) != 0) ||
-            (i < used && entries[2 * i] == DH_EMPTY) ||
-            (is_live && (i < dict_front(entries, used) || !entry_is_valid(entries + 2 * i))) ||
+        if ((i >= used && (entries[width * i] | entries[width * i + width - 1]) != 0) ||
+            (i < used && entries[width * i] == DH_EMPTY) ||
+            (is_live &&
+             (i < dict_front(entries, used) || !entry_is_valid(entries + width * i, width))) ||
             (i < used && !is_live && dict_form(head) == DICT_TINY))
             return dict_corrupt(heap, "order");
     }
@@ -174,10 +178,13 @@ static int dict_check_index(const dh_heap *heap, const dh_word *head, bool with_
     return rc;
 }
 
+/* The word is that of a dict or of a set, and says what the head says. */
 int dhi_dict_check(dh_heap *heap, dh_word dict, bool with_hashes)
 {
-    const dh_word *head = dh_deref(heap, dict, DH_T_DICT, DH_HEAD_BYTES);
-    if (head == NULL || dict_form(head) > DICT_BIG)
+    bool is_set = dh_is_ref_to(dict, DH_T_SET);
+    const dh_word *head = dh_deref(heap, dict, is_set ? DH_T_SET : DH_T_DICT, DH_HEAD_BYTES);
+    if (head == NULL || dict_form(head) > DICT_BIG ||
+        dict_width(head) != (is_set ? SET_WIDTH : DICT_WIDTH))
         return dict_corrupt(heap, "head");
     int rc = dict_form(head) == DICT_BIG ? dhi_big_check(heap, head) : small_check(heap, head);
     if (rc != 0)
@@ -187,3 +194,40 @@ int dhi_dict_check(dh_heap *heap, dh_word dict, bool with_hashes)
 }
 
 int dh_dict_check(dh_heap *heap, dh_word dict) { return dhi_dict_check(heap, dict, true); }
+
+/* --- counted work ----------------------------------------------------------------------------- */
+
+static int bucket_work(void *context, dict_bucket bucket, uint32_t prefix, unsigned prefix_bits)
+{
+    dict_work *work = context;
+    (void)prefix;
+    (void)prefix_bits;
+    for (unsigned g = 0; g < bucket.groups_count; g++)
+        for (unsigned s = 0; s < DICT_GROUP_SLOTS; s++) {
+            uint32_t hash = bucket.groups[g].hash[s], entry_no = bucket.groups[g].entry[s];
+            unsigned home = hash & (bucket.groups_count - 1u);
+            uint64_t compares = 1;
+            if (entry_no == 0 || entry_no == DICT_SLOT_DELETED)
+                continue;
+            for (unsigned i = 0; i <= (g ^ home); i++) {
+                unsigned hits = dict_match8(bucket.groups[home ^ i].hash, hash);
+                hits &= (home ^ i) == g ? (1u << s) - 1u : 0xffu;
+                compares += (unsigned)__builtin_popcount(hits);
+            }
+            work->lookups_count++;
+            work->groups_count += (g ^ home) + 1u;
+            work->compares_count += compares;
+            if (compares > work->compares_max)
+                work->compares_max = compares;
+        }
+    return 0;
+}
+
+int dhi_dict_work(const dh_heap *heap, dh_word dict, dict_work *work_out)
+{
+    const dh_word *head = dh_deref(heap, dict, dh_ref_type(dict), DH_HEAD_BYTES);
+    memset(work_out, 0, sizeof *work_out);
+    if (head == NULL || dict_form(head) == DICT_TINY)
+        return dict_corrupt(heap, "index");
+    return dhi_index_walk(heap, head[DICT_INDEX], bucket_work, work_out);
+}

@@ -34,7 +34,7 @@ static dh_word *entries_at(const dh_heap *heap, const dh_word *head, uint64_t *r
     dh_word *entries = NULL;
     if (head[DICT_ENTRIES] != DH_EMPTY)
         entries = dhi_span(heap, head[DICT_ENTRIES], DH_T_ENTRIES, &bytes);
-    uint64_t room = bytes / DICT_ENTRY_BYTES;
+    uint64_t room = dict_entries_in(bytes, dict_width(head));
     *room_out = room < DICT_CHUNK_ENTRIES ? room : DICT_CHUNK_ENTRIES;
     return dict_used(head) <= *room_out ? entries : NULL;
 }
@@ -45,31 +45,39 @@ static int entries_resize(dh_heap *heap, dh_word *head, uint64_t entries_count)
     uint64_t room;
     dh_off off;
     dh_word old = head[DICT_ENTRIES];
+    size_t entry_bytes = dict_entry_bytes(dict_width(head));
     const dh_word *entries = entries_at(heap, head, &room);
     if (entries == NULL && (old != DH_EMPTY || dict_used(head) > 0))
         return dict_corrupt(heap, "entries");
-    int rc = dh_cell_new(heap, (size_t)entries_count * DICT_ENTRY_BYTES, DH_REFS, &off);
+    int rc = dh_cell_new(heap, (size_t)entries_count * entry_bytes, DH_REFS, &off);
     if (rc != 0)
         return rc;
     if (entries != NULL)
-        memcpy(dh_at(heap, off), entries, (size_t)dict_used(head) * DICT_ENTRY_BYTES);
+        memcpy(dh_at(heap, off), entries, (size_t)dict_used(head) * entry_bytes);
     dh_store(&head[DICT_ENTRIES], dh_ref(DH_T_ENTRIES, off));
     if (old != DH_EMPTY)
         dh_cell_free(heap, dh_ref_off(old));
     return 0;
 }
 
-void dhi_entry_delete(dh_word *entries, uint64_t slot, uint64_t used)
+/* An entry without a value. */
+static void entry_set(dh_word *entries, uint64_t slot, unsigned width, dh_word key)
+{
+    for (unsigned i = 1; i < width; i++)
+        dh_store(&entries[slot * width + i], DH_EMPTY);
+    dh_store(&entries[slot * width], key);
+}
+
+void dhi_entry_delete(dh_word *entries, uint64_t slot, uint64_t used, unsigned width)
 {
     uint64_t front = dict_front(entries, used);
-    bool is_front = slot == 0 || (entries[0] == DH_DELETED && slot == front);
-    dh_store(&entries[2 * slot], DH_DELETED);
-    dh_store(&entries[2 * slot + 1], DH_EMPTY);
+    bool is_front = slot == 0 || (dict_key_is_deleted(entries[0]) && slot == front);
+    entry_set(entries, slot, width, DH_DELETED);
     if (!is_front)
         return;
-    for (front = slot + 1; front < used && entries[2 * front] == DH_DELETED; front++)
+    for (front = slot + 1; front < used && dict_key_is_deleted(entries[width * front]); front++)
         ;
-    dh_store(&entries[1], dh_int((int64_t)front));
+    dh_store(&entries[0], DH_DELETED | front << 8);
 }
 
 /* --- tiny ------------------------------------------------------------------------------------- */
@@ -79,12 +87,13 @@ static int tiny_to_small(dh_heap *heap, dh_word *head)
 {
     uint32_t hashes[DICT_TINY_ENTRIES];
     uint64_t used = dict_used(head), room;
+    unsigned width = dict_width(head);
     dh_word index;
     const dh_word *entries = entries_at(heap, head, &room);
     if (entries == NULL || used > DICT_TINY_ENTRIES)
         return dict_corrupt(heap, "entries");
     for (uint64_t i = 0; i < used; i++) {
-        int rc = dhi_word_hash(heap, entries[2 * i], &hashes[i]);
+        int rc = dhi_word_hash(heap, entries[width * i], &hashes[i]);
         if (rc != 0)
             return rc;
     }
@@ -118,13 +127,13 @@ static int tiny_room(dh_heap *heap, dh_word *head)
 static int tiny_remove(dh_heap *heap, dh_word *head, uint32_t number)
 {
     uint64_t used = dict_used(head), room;
+    unsigned width = dict_width(head);
     dh_word *entries = entries_at(heap, head, &room);
     if (entries == NULL || number >= used || used > DICT_TINY_ENTRIES)
         return dict_corrupt(heap, "entries");
-    memmove(entries + 2 * number, entries + 2 * (number + 1),
-            (size_t)(used - number - 1) * DICT_ENTRY_BYTES);
-    dh_store(&entries[2 * (used - 1)], DH_EMPTY);
-    dh_store(&entries[2 * (used - 1) + 1], DH_EMPTY);
+    memmove(entries + width * number, entries + width * (number + 1),
+            (size_t)(used - number - 1) * dict_entry_bytes(width));
+    entry_set(entries, used - 1, width, DH_EMPTY);
 
     uint64_t prints = head[DICT_INDEX], low = ((uint64_t)1 << 8 * number) - 1u;
     prints = (prints & low) | (prints >> 8 & ~low);
@@ -189,11 +198,12 @@ static int small_pack(dh_heap *heap, dh_word *head)
 {
     uint16_t map[DICT_CHUNK_ENTRIES];
     uint64_t used = dict_used(head), room, kept = 0;
+    unsigned width = dict_width(head);
     dh_word *entries = entries_at(heap, head, &room);
     if (entries == NULL)
         return dict_corrupt(heap, "entries");
     for (uint64_t i = 0; i < used; i++)
-        map[i] = dict_key_is_live(entries[2 * i]) ? (uint16_t)kept++ : (uint16_t)ENTRIES_GONE;
+        map[i] = dict_key_is_live(entries[width * i]) ? (uint16_t)kept++ : (uint16_t)ENTRIES_GONE;
     if (kept != dict_live(head))
         return dict_corrupt(heap, "count");
     entries_remap remap = {heap, used, map, {NULL, 0}};
@@ -204,8 +214,8 @@ static int small_pack(dh_heap *heap, dh_word *head)
     }
     for (uint64_t i = 0; i < used; i++)
         if (map[i] != ENTRIES_GONE)
-            memmove(entries + 2 * map[i], entries + 2 * i, DICT_ENTRY_BYTES);
-    memset(entries + 2 * kept, 0, (size_t)(used - kept) * DICT_ENTRY_BYTES);
+            memmove(entries + width * map[i], entries + width * i, dict_entry_bytes(width));
+    memset(entries + width * kept, 0, (size_t)(used - kept) * dict_entry_bytes(width));
     dict_set_counts(head, kept, kept);
     dict_new_epoch(head);
     if (room > 4 * ENTRIES_SMALL_FIRST && kept < room / 4) {
@@ -234,15 +244,14 @@ static int small_room(dh_heap *heap, dh_word *head)
 static int small_remove(dh_heap *heap, dh_word *head, uint32_t number)
 {
     uint64_t used = dict_used(head), live = dict_live(head), room;
+    unsigned width = dict_width(head);
     dh_word *entries = entries_at(heap, head, &room);
     if (entries == NULL || number >= used || live == 0)
         return dict_corrupt(heap, "entries");
-    dhi_entry_delete(entries, number, used);
+    dhi_entry_delete(entries, number, used, width);
     bool is_last = number == used - 1;
-    for (; used > 0 && is_last && entries[2 * used - 2] == DH_DELETED; used--) {
-        dh_store(&entries[2 * used - 2], DH_EMPTY);
-        dh_store(&entries[2 * used - 1], DH_EMPTY);
-    }
+    for (; used > 0 && is_last && dict_key_is_deleted(entries[width * (used - 1)]); used--)
+        entry_set(entries, used - 1, width, DH_EMPTY);
     dict_set_counts(head, used, live - 1);
     if (is_last)
         dict_new_epoch(head);
@@ -276,8 +285,8 @@ int dhi_entries_append(dh_heap *heap, dh_word *head, dh_word key, dh_word value,
     dh_word *entry = dict_small_entry(heap, head, used);
     if (entry == NULL || used >= DICT_CHUNK_ENTRIES)
         return dict_corrupt(heap, "entries");
+    dh_store(&entry[dict_width(head) - 1], value);
     dh_store(&entry[0], key);
-    dh_store(&entry[1], value);
     dict_set_counts(head, used + 1, dict_live(head) + 1);
     *number_out = (uint32_t)used;
     return 0;
@@ -315,7 +324,8 @@ void dhi_entries_clear(dh_heap *heap, dh_word *head)
     dh_word key, value;
     while (dict_live(head) > 0 && dhi_entries_next(heap, head, &pos, &key, &value) == 1) {
         dh_value_drop(heap, key);
-        dh_value_drop(heap, value);
+        if (dict_width(head) == DICT_WIDTH)
+            dh_value_drop(heap, value);
     }
     entries_free(heap, head);
 }
@@ -375,14 +385,15 @@ int dhi_entries_next(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos,
     const dh_word *entries = entries_at(heap, head, &room);
     if (entries == NULL)
         return dict_corrupt(heap, "entries");
+    unsigned width = dict_width(head);
     uint64_t slot = pos->chunk == 0 ? dict_front(entries, used) : pos->slot;
     for (; slot < used; slot++) {
-        const dh_word *entry = entries + 2 * slot;
+        const dh_word *entry = entries + width * slot;
         if (dict_key_is_live(entry[0])) {
             pos->chunk = 1;
             pos->slot = slot + 1;
             *key_out = entry[0];
-            *value_out = entry[1];
+            *value_out = entry[width - 1];
             return 1;
         }
     }
@@ -404,13 +415,14 @@ int dhi_entries_prev(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos,
         return dict_corrupt(heap, "entries");
     uint64_t slot = pos->chunk == 0 || pos->slot > used ? used : pos->slot;
     uint64_t front = dict_front(entries, used);
+    unsigned width = dict_width(head);
     while (slot > front) {
-        const dh_word *entry = entries + 2 * --slot;
+        const dh_word *entry = entries + width * --slot;
         if (dict_key_is_live(entry[0])) {
             pos->chunk = 1;
             pos->slot = slot;
             *key_out = entry[0];
-            *value_out = entry[1];
+            *value_out = entry[width - 1];
             return 1;
         }
     }

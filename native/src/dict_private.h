@@ -1,14 +1,16 @@
-/* dict_private.h -- the layout of a dict, for dict.c, dict_index.c, dict_entries.c, dict_big.c.
+/* dict_private.h -- the layout of a dict, for dict.c, dict_index.c, dict_entries.c, dict_big.c,
+ * set.c.
  *
- *   head    [0] meta: flags = epoch << 2 | form
+ *   head    [0] meta: flags = epoch << 3 | keys only << 2 | form
  *           [1] int: used << 31 | live        used: entry slots taken (tiny, small), in a big dict
  *                                             a running number of insertions
  *           [2] tiny, small: ENTRIES or EMPTY          big: BIG
  *           [3] tiny: int, a fingerprint byte per entry, bit 0 forced to 1
  *               else: BUCKET or DIR
- *   entry   key word, value word; a deleted one has the key DELETED. When entry 0 is deleted, its
- *           value is an int not above the first live slot: deleting from the front in a loop and
- *           asking for the first key each time stays linear.
+ *   entry   key word, value word; of a set (keys only) the key word alone. A deleted one has the key
+ *           DELETED. When entry 0 is deleted, the bits of that word above the lowest 8 are a slot not
+ *           above the first live one: deleting from the front in a loop and asking for the first key
+ *           each time stays linear.
  *   index   hash and entry number + 1 of every live entry; hash = upper half of the SipHash.
  *           The directory takes bits from its top, the group in a bucket from its bottom.
  *   probing home ^ 0, home ^ 1 .. home ^ 7: inside the aligned block of eight groups. So whether an
@@ -33,10 +35,14 @@ enum { DICT_META = 0, DICT_COUNTS = 1, DICT_ENTRIES = 2, DICT_INDEX = 3 };
 enum { DICT_TINY = 0, DICT_SMALL = 1, DICT_BIG = 2 };
 
 #define DICT_FORM_BITS 2u
-#define DICT_EPOCH_MAX ((1u << (DH_META_FLAGS_BITS - DICT_FORM_BITS)) - 1u)
+#define DICT_KEYS_ONLY (1u << DICT_FORM_BITS)
+#define DICT_EPOCH_SHIFT (DICT_FORM_BITS + 1u)
+#define DICT_EPOCH_MAX ((1u << (DH_META_FLAGS_BITS - DICT_EPOCH_SHIFT)) - 1u)
 #define DICT_COUNT_BITS 31u
 #define DICT_COUNT_MAX (((uint64_t)1 << DICT_COUNT_BITS) - 1u)
-#define DICT_ENTRY_BYTES 16u
+/* Words of an entry. */
+#define DICT_WIDTH 2u
+#define SET_WIDTH 1u
 #define DICT_TINY_ENTRIES 8u
 #define DICT_CHUNK_BITS 12u
 #define DICT_CHUNK_ENTRIES (1u << DICT_CHUNK_BITS)
@@ -57,6 +63,17 @@ static inline unsigned dict_form(const dh_word *head)
 {
     return dh_meta_flags(head[DICT_META]) & ((1u << DICT_FORM_BITS) - 1u);
 }
+/* Where speed counts the width is a constant of the caller, who knows whether it is a dict. */
+static inline unsigned dict_width(const dh_word *head)
+{
+    return dh_meta_flags(head[DICT_META]) & DICT_KEYS_ONLY ? SET_WIDTH : DICT_WIDTH;
+}
+static inline size_t dict_entry_bytes(unsigned width) { return width * sizeof(dh_word); }
+/* How many entries fit: 8 or 16 bytes each, and no division. */
+static inline uint64_t dict_entries_in(size_t bytes, unsigned width)
+{
+    return bytes >> (2u + width);
+}
 static inline uint64_t dict_live(const dh_word *head)
 {
     return (head[DICT_COUNTS] >> 1) & DICT_COUNT_MAX;
@@ -72,13 +89,22 @@ static inline void dict_set_counts(dh_word *head, uint64_t used, uint64_t live)
 }
 static inline void dict_set_form(dh_word *head, unsigned form)
 {
-    unsigned epoch = dh_meta_flags(head[DICT_META]) >> DICT_FORM_BITS;
+    unsigned flags = dh_meta_flags(head[DICT_META]), epoch = flags >> DICT_EPOCH_SHIFT;
     epoch = (epoch + 1) & DICT_EPOCH_MAX;
     dh_store(&head[DICT_META],
-             dh_meta(dh_meta_serial(head[DICT_META]), epoch << DICT_FORM_BITS | form));
+             dh_meta(dh_meta_serial(head[DICT_META]),
+                     epoch << DICT_EPOCH_SHIFT | (flags & DICT_KEYS_ONLY) | form));
 }
 /* `used` goes down: without a new epoch the version could come back. */
 static inline void dict_new_epoch(dh_word *head) { dict_set_form(head, dict_form(head)); }
+
+/* Inside one epoch `used` rises and `live` falls between insertions, so the counts never come
+ * back; where they could, the epoch changes. */
+static inline uint64_t dict_version(const dh_word *head)
+{
+    uint64_t epoch = dh_meta_flags(head[DICT_META]) >> DICT_EPOCH_SHIFT;
+    return (head[DICT_COUNTS] >> 1) + epoch * 0x9e3779b97f4a7c15u;
+}
 
 /* Leaves "a dict's <what> is damaged" as the error text; always DH_E_CORRUPT. */
 int dhi_dict_corrupt(const dh_heap *heap, const char *what) __attribute__((cold));
@@ -221,20 +247,21 @@ int dhi_index_walk(const dh_heap *heap, dh_word index, dhi_bucket_visit visit, v
 static inline dh_word *dict_small_entry(const dh_heap *heap, const dh_word *head, uint64_t number)
 {
     size_t bytes;
+    unsigned width = dict_width(head);
     dh_word *entries = dhi_span(heap, head[DICT_ENTRIES], DH_T_ENTRIES, &bytes);
-    if (DH_UNLIKELY(entries == NULL || number >= bytes / DICT_ENTRY_BYTES))
+    if (DH_UNLIKELY(entries == NULL || number >= dict_entries_in(bytes, width)))
         return NULL;
-    return entries + number * 2;
+    return entries + number * width;
 }
 
 /* The same for a lookup: of a number that leads out of the cell it only sees that the entry lies in
  * the arena, where nothing but a wrong key can be met. */
 static inline dh_word *dict_small_entry_hot(const dh_heap *heap, const dh_word *head,
-                                            uint32_t number)
+                                            uint32_t number, unsigned width)
 {
     dh_word w = head[DICT_ENTRIES];
-    dh_off off = dh_ref_off(w) + number * (dh_off)DICT_ENTRY_BYTES;
-    if (DH_UNLIKELY(!dh_is_ref_to(w, DH_T_ENTRIES) || (off & (DH_GRANULE_BYTES - 1)) != 0 ||
+    dh_off off = dh_ref_off(w) + number * (dh_off)dict_entry_bytes(width);
+    if (DH_UNLIKELY(!dh_is_ref_to(w, DH_T_ENTRIES) || (off & (dict_entry_bytes(width) - 1)) != 0 ||
                     off >> DH_PAGE_SHIFT >= heap->arena.hwm_pages))
         return NULL;
     return dh_at(heap, off);
@@ -321,50 +348,59 @@ static inline uint64_t big_rows_count(const dh_word *big)
 }
 
 /* The chunk's entries, all `used` of them inside the cell. */
-static inline dh_word *row_entries(const dh_heap *heap, const dh_word *row)
+static inline dh_word *row_entries(const dh_heap *heap, const dh_word *row, unsigned width)
 {
     size_t bytes;
     dh_word *entries = dhi_span(heap, row[ROW_CHUNK], DH_T_ENTRIES, &bytes);
-    return entries != NULL && row_used(row) <= bytes / DICT_ENTRY_BYTES ? entries : NULL;
+    return entries != NULL && row_used(row) <= dict_entries_in(bytes, width) ? entries : NULL;
 }
 
-static inline dh_word *dict_row_entry(const dh_heap *heap, const dh_word *row, uint64_t slot)
+static inline dh_word *dict_row_entry(const dh_heap *heap, const dh_word *row, uint64_t slot,
+                                      unsigned width)
 {
     size_t bytes;
     dh_word *chunk = dhi_span(heap, row[ROW_CHUNK], DH_T_ENTRIES, &bytes);
-    return DH_LIKELY(chunk != NULL && slot < bytes / DICT_ENTRY_BYTES) ? chunk + slot * 2 : NULL;
+    return DH_LIKELY(chunk != NULL && slot < dict_entries_in(bytes, width)) ? chunk + slot * width
+                                                                            : NULL;
 }
 
-static inline dh_word *dict_big_entry(const dh_heap *heap, const dh_word *head, uint32_t number)
+static inline dh_word *dict_big_entry(const dh_heap *heap, const dh_word *head, uint32_t number,
+                                      unsigned width)
 {
     const dh_word *big = dict_big_at(heap, head);
     const dh_word *row = big == NULL ? NULL : dict_row_at(heap, big, number >> DICT_CHUNK_BITS);
-    return row == NULL ? NULL : dict_row_entry(heap, row, number & (DICT_CHUNK_ENTRIES - 1u));
+    return row == NULL ? NULL
+                       : dict_row_entry(heap, row, number & (DICT_CHUNK_ENTRIES - 1u), width);
 }
 
 static inline dh_word *dict_entry(const dh_heap *heap, const dh_word *head, uint32_t number)
 {
-    return dict_form(head) == DICT_BIG ? dict_big_entry(heap, head, number)
+    return dict_form(head) == DICT_BIG ? dict_big_entry(heap, head, number, dict_width(head))
                                        : dict_small_entry(heap, head, number);
 }
 
-static inline bool dict_key_is_live(dh_word key) { return key != DH_EMPTY && key != DH_DELETED; }
+/* DELETED, or DELETED with a slot above its lowest 8 bits. */
+static inline bool dict_key_is_deleted(dh_word key) { return (key & 0xffu) == DH_DELETED; }
+static inline bool dict_key_is_live(dh_word key)
+{
+    return key != DH_EMPTY && !dict_key_is_deleted(key);
+}
 
 /* First slot that may be live, from what entry 0 tells. */
 static inline uint64_t dict_front(const dh_word *entries, uint64_t used)
 {
     uint64_t front = 0;
-    if (used > 0 && entries[0] == DH_DELETED && dh_is_int(entries[1]))
-        front = (uint64_t)dh_int_value(entries[1]);
+    if (used > 0 && dict_key_is_deleted(entries[0]))
+        front = entries[0] >> 8;
     return front < used ? front : 0;
 }
 /* Mark a slot as deleted and keep the front up to date. */
-void dhi_entry_delete(dh_word *entries, uint64_t slot, uint64_t used);
+void dhi_entry_delete(dh_word *entries, uint64_t slot, uint64_t used, unsigned width);
 
 /* dict_entries.c: tiny and small; they hand big dicts on. */
 /* Make room for one more entry: may change the form, never the contents. */
 int dhi_entries_room(dh_heap *heap, dh_word *head) DH_MUST_USE;
-/* The room is there: store, count, return the entry's number. */
+/* The room is there: store, count, return the entry's number. A set's value is its key. */
 int dhi_entries_append(dh_heap *heap, dh_word *head, dh_word key, dh_word value,
                        uint32_t *number_out) DH_MUST_USE;
 /* Take the entry out; its words are the caller's. Index slots are not touched. */
@@ -401,8 +437,27 @@ void dhi_big_to_small(dh_heap *heap, dh_word *head);
 void dhi_big_compact(dh_heap *heap, dh_word *head);
 int dhi_big_check(const dh_heap *heap, const dh_word *head) DH_MUST_USE;
 
+/* dict.c, for set.c: a new head of that type; and what sets do with one, as dh_dict_get, _set and
+ * _delete do it. */
+int dhi_dict_new(dh_heap *heap, dh_type type, dh_word *dict_out) DH_MUST_USE;
+int dhi_keys_find(const dh_heap *heap, const dh_word *head, const dh_key *key, dh_word *word_out)
+    DH_MUST_USE;
+int dhi_keys_add(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
+                 bool *was_new_out) DH_MUST_USE;
+int dhi_keys_remove(dh_heap *heap, dh_word *head, const dh_key *key) DH_MUST_USE;
+
 /* dict_check.c: dh_dict_check, the hashes in the index compared with the keys or not (tests
  * inject hashes). */
 int dhi_dict_check(dh_heap *heap, dh_word dict, bool with_hashes) DH_MUST_USE;
+
+/* What looking up each key once takes, counted in the index: for tests with keys that are chosen to
+ * collide. Of a dict or set that has an index. */
+typedef struct {
+    uint64_t lookups_count;
+    uint64_t groups_count;   /* looked at, of 8 slots each                           */
+    uint64_t compares_count; /* keys compared: whose 32 bits of hash are the same    */
+    uint64_t compares_max;   /* by one lookup                                        */
+} dict_work;
+int dhi_dict_work(const dh_heap *heap, dh_word dict, dict_work *work_out) DH_MUST_USE;
 
 #endif

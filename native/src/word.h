@@ -29,6 +29,7 @@ typedef enum {
     DH_T_DICT = 6,   /* refs: container head, 4 words                                            */
     DH_T_LIST = 7,
     DH_T_BUFFER = 8,
+    DH_T_SET = 9, /* head and entries as those of a dict, without values                  */
     DH_T_CONTAINERS_LAST = 13,
     DH_T_VALUES_LAST = 15,
     DH_T_ENTRIES = 16, /* refs: (key, value) pairs of a dict                                     */
