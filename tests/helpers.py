@@ -107,6 +107,15 @@ def change(heap: dh.Heap, rng: random.Random) -> None:
 # --- fault points --------------------------------------------------------------------------------
 
 
+def know_shapes(heap: dh.Heap, *key_sequences: list[str]) -> None:
+    """Let the heap make the key tables that dicts with these keys share, which stay for good: what
+    is measured afterwards is what operations leave behind."""
+    for keys in key_sequences:
+        for _ in range(2):
+            heap.dict(dict.fromkeys(keys, 0))
+    heap.collect()
+
+
 @contextlib.contextmanager
 def fault(name: str, after: int = 0, rc: int = 5) -> Iterator[None]:
     """Let a named place of the core fail with rc after so many hits; rc 0 counts only."""

@@ -382,9 +382,36 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
     return rc;
 }
 
+/* All values of a plain dict, in its order. */
+static int convert_values(conversion *c, PyObject *dict, dh_word *words)
+{
+    PyObject *key, *value;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(dict, &position, &key, &value))
+        if (word_from_any(c, value, words++) < 0) {
+            note_place(c, key);
+            return -1;
+        }
+    return 0;
+}
+
+/* A dict whose keys are known as a shape. The arena never moves, and nobody sees the copy before it
+ * is complete: the values are made where they stay. */
+static int copy_shaped(conversion *c, PyObject *dict, dh_word shape, dh_word *word_out)
+{
+    dh_word *values;
+    int rc = dh_dict_new_shaped(c->core->heap, shape, word_out, &values);
+    if (rc != 0)
+        return stop_with_code(c, rc);
+    return memo_add(c, dict, *word_out) < 0 ? -1 : convert_values(c, dict, values);
+}
+
 static int copy_dict(conversion *c, PyObject *dict, dh_word *word_out)
 {
     dh_heap *heap = c->core->heap;
+    dh_word shape = dhp_shape_of_dict(c->core, dict);
+    if (shape != DH_EMPTY)
+        return copy_shaped(c, dict, shape, word_out);
     PyObject *key, *value;
     Py_ssize_t position = 0;
     dh_word copy;
@@ -493,6 +520,13 @@ int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word 
         pairs += 2;
     }
     return conversion_end(&c, rc);
+}
+
+int dhp_words_from_values(dhp_core *core, PyObject *dict, dh_word *words)
+{
+    conversion c;
+    conversion_begin(&c, core);
+    return conversion_end(&c, convert_values(&c, dict, words));
 }
 
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count)

@@ -150,10 +150,49 @@ static int batch_init(batch *b, size_t count, PyObject *source)
     return -1;
 }
 
+/* An empty dict takes the shape and all values at once. */
+static int store_shaped(dhp_proxy *self, dh_word shape, const dh_word *values, size_t count)
+{
+    dhp_core *core = self->core;
+    int rc = dh_dict_fill_shaped(core->heap, self->handle.word, shape, values, (unsigned)count);
+    if (rc == 0)
+        return 0;
+    dhp_words_drop(core, values, count);
+    return dhp_raise(core, rc);
+}
+
+static bool is_empty(const dhp_proxy *self, dh_word dict)
+{
+    uint64_t length;
+    return dh_dict_length(self->core->heap, dict, &length) == 0 && length == 0;
+}
+
+static int shaped_from_plain(dhp_proxy *self, PyObject *dict, dh_word shape)
+{
+    dh_word values[DH_SHAPE_KEYS_MAX];
+    if (dhp_words_from_values(self->core, dict, values) < 0)
+        return -1;
+    return store_shaped(self, shape, values, (size_t)PyDict_Size(dict));
+}
+
+/* The shape for an update of an empty dict; EMPTY when the dict is not empty. */
+static dh_word shape_for_update(dhp_proxy *self, dh_word target, PyObject *dict)
+{
+    if (!is_empty(self, target))
+        return DH_EMPTY;
+    int was_enabled = dhp_gc_pause();
+    dh_word shape = dhp_shape_of_dict(self->core, dict);
+    dhp_gc_resume(was_enabled);
+    return shape;
+}
+
 static int update_from_plain(dhp_proxy *self, PyObject *dict)
 {
     batch b;
     dh_word target = dhp_word_for_store(self);
+    dh_word shape = target == 0 ? DH_EMPTY : shape_for_update(self, target, dict);
+    if (shape != DH_EMPTY)
+        return shaped_from_plain(self, dict, shape);
     if (target == 0 || batch_init(&b, (size_t)PyDict_Size(dict), dict) < 0)
         return -1;
     int rc = dhp_words_from_dict(self->core, dict, target, b.pairs);
@@ -184,12 +223,38 @@ static int clone_entries(dh_heap *heap, dh_word source, batch *b)
     return rc;
 }
 
+/* An empty dict from one that has a shape: the values alone are copied. */
+static int shaped_from_dict(dhp_proxy *self, dh_word source, dh_word shape)
+{
+    dh_heap *heap = self->core->heap;
+    dh_dict_pos position = {0, 0};
+    dh_word values[DH_SHAPE_KEYS_MAX], key, value;
+    size_t count = 0;
+    int rc = 0;
+    dh_journal_begin(heap);
+    while (rc == 0 && count < DH_SHAPE_KEYS_MAX &&
+           (rc = dh_dict_next(heap, source, &position, &key, &value)) == 1)
+        rc = dh_value_clone(heap, value, &values[count++]);
+    if (rc != 0) {
+        dh_journal_abort(heap);
+        return dhp_raise(self->core, rc);
+    }
+    dh_journal_commit(heap);
+    return store_shaped(self, shape, values, count);
+}
+
 static int update_from_dict(dhp_proxy *self, dhp_proxy *source)
 {
     batch b;
     dh_heap *heap = self->core->heap;
     Py_ssize_t count = dhp_dict_length((PyObject *)source);
-    if (count < 0 || dhp_word_for_store(self) == 0 || batch_init(&b, (size_t)count, NULL) < 0)
+    dh_word target = count < 0 ? 0 : dhp_word_for_store(self);
+    if (target == 0)
+        return -1;
+    dh_word shape = is_empty(self, target) ? dh_dict_shape(heap, source->handle.word) : DH_EMPTY;
+    if (shape != DH_EMPTY)
+        return shaped_from_dict(self, source->handle.word, shape);
+    if (batch_init(&b, (size_t)count, NULL) < 0)
         return -1;
     dh_journal_begin(heap);
     int rc = clone_entries(heap, source->handle.word, &b);

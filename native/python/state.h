@@ -52,16 +52,26 @@ typedef struct {
     PyObject *text; /* owned, or NULL */
 } dhp_known_text;
 
+/* The shape of plain dicts with these key objects, in this order. */
+typedef struct {
+    dh_word shape;
+    uint64_t serial; /* 0: nothing is known */
+    unsigned count;
+    PyObject *keys[DH_SHAPE_KEYS_MAX]; /* owned */
+} dhp_known_shape;
+#define DHP_KNOWN_SHAPES 16u
+
 typedef struct dhp_block dhp_block;
 
 /* Owner of one heap. */
 typedef struct {
     PyObject_HEAD dh_heap *heap; /* NULL: closed                                              */
     dhp_state *state;
-    uint64_t *int_hashes;  /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
-    dh_key int_key;        /* key of the int 0, the form of all others             */
-    dhp_known_text *texts; /* DHP_KNOWN_TEXTS slots, by address                   */
-    void **texts_seen;     /* by slot: the last other one, an address only        */
+    uint64_t *int_hashes;    /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
+    dh_key int_key;          /* key of the int 0, the form of all others             */
+    dhp_known_text *texts;   /* DHP_KNOWN_TEXTS slots, by address                   */
+    void **texts_seen;       /* by slot: the last other one, an address only        */
+    dhp_known_shape *shapes; /* DHP_KNOWN_SHAPES slots, by address of the first key */
     char is_read_only;
     Py_ssize_t exports_count; /* views of buffers still alive, also after close   */
     PyGILState_STATE gil;     /* of the stop under way                            */
@@ -270,6 +280,15 @@ int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word *words);
 int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word *pairs);
 /* Give back words that were not stored. New containers among them are left to the collector. */
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
+
+/* Only the values of a plain dict, in its order. */
+int dhp_words_from_values(dhp_core *core, PyObject *dict, dh_word *words);
+
+/* --- dict_shapes.c ---------------------------------------------------------------------------- */
+/* The shape that a copy of this plain dict would have, or EMPTY; with Python's collector paused and
+ * the heap open. Runs no Python code. */
+dh_word dhp_shape_of_dict(dhp_core *core, PyObject *dict);
+void dhp_shapes_forget(dhp_core *core);
 
 /* --- convert_out.c ---------------------------------------------------------------------------- */
 /* Finish a memo whose values are objects, owned. */

@@ -536,3 +536,12 @@ void dh_journal_abort(dh_heap *heap)
     for (size_t i = heap->alloc.journal_count; i > 0; i--)
         dh_cell_free(heap, heap->alloc.journal[i - 1]);
 }
+
+bool dh_journal_suspend(dh_heap *heap)
+{
+    bool was_open = heap->alloc.journal_open;
+    heap->alloc.journal_open = false;
+    return was_open;
+}
+
+void dh_journal_resume(dh_heap *heap, bool was_open) { heap->alloc.journal_open = was_open; }

@@ -61,5 +61,8 @@ size_t dh_cell_round(size_t bytes);
 void dh_journal_begin(dh_heap *heap);
 void dh_journal_commit(dh_heap *heap);
 void dh_journal_abort(dh_heap *heap);
+/* Allocate something that an abort shall not take back: what stands in between is not remembered. */
+bool dh_journal_suspend(dh_heap *heap);
+void dh_journal_resume(dh_heap *heap, bool was_open);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "buffer.h"
 #include "dict.h"
+#include "dict_shape.h"
 #include "list.h"
 #include "mark.h"
 #include "set.h"
@@ -112,6 +113,11 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_list_check(heap, w);
     case DH_T_BUFFER:
         return dh_buffer_read(heap, w, &data, &length);
+    case DH_T_SHAPE:
+        return dhi_shape_check(heap, w);
+    case DH_T_SHAPES:
+        return dhi_shapes_check(heap, w);
+    case DH_T_VALUES:
     case DH_T_ENTRIES:
     case DH_T_BUCKET:
     case DH_T_DIR:

@@ -10,9 +10,9 @@
  * memory it costs 2 ns of 10. */
 #define DICT_INLINE static inline __attribute__((always_inline))
 
-/* Where a key was found; or, entry NULL, the slot at which the search for it ended. */
+/* Where a key was found; or, value NULL, the slot at which the search for it ended. */
 typedef struct {
-    dh_word *entry;
+    dh_word *value; /* the key stands before it, but for a shaped dict; in a set it is the key */
     uint32_t number;
     dict_bucket bucket; /* not of a tiny dict                        */
     dict_group *group;  /* NULL: there is no empty slot on the way   */
@@ -55,10 +55,47 @@ DICT_INLINE int dict_find_tiny(const dh_heap *heap, const dh_word *head, const d
         if (DH_UNLIKELY(is_match < 0))
             return is_match;
         if (DH_LIKELY(is_match != 0)) {
-            found->entry = entries + width * number;
+            found->value = entries + width * number + width - 1;
             found->number = number;
             return 0;
         }
+    }
+    return DH_E_ABSENT;
+}
+
+/* Bit i: key i of the shape may be that of hash. */
+DICT_INLINE uint32_t dict_match_shape(const dh_word *shape, uint64_t used, uint64_t hash)
+{
+    uint32_t hits = dict_match_tiny(shape[SHAPE_PRINTS], hash);
+    for (unsigned i = 1; i < SHAPE_PRINT_WORDS && i * 8u < used; i++)
+        hits |= (uint32_t)dict_match_tiny(shape[SHAPE_PRINTS + i], hash) << 8 * i;
+    return hits & (uint32_t)(((uint64_t)1 << used) - 1u);
+}
+
+DICT_INLINE int dict_find_shaped(const dh_heap *heap, const dh_word *head, const dh_key *key,
+                                 dict_found *found)
+{
+    size_t bytes;
+    uint64_t used = dict_used(head);
+    const dh_word *shape = dhi_shape_at(heap, head[DICT_INDEX], used);
+    if (DH_UNLIKELY(shape == NULL))
+        return dict_corrupt(heap, "shape");
+    uint32_t hits = dict_match_shape(shape, used, key->hash);
+    for (; hits != 0; hits &= hits - 1u) {
+        unsigned number = (unsigned)__builtin_ctz(hits);
+        int is_match = dict_key_is(heap, key, shape[SHAPE_KEYS + number]);
+        if (DH_UNLIKELY(is_match < 0))
+            return is_match;
+        if (DH_UNLIKELY(is_match == 0))
+            continue;
+        dh_word *values = dhi_page_span(heap, head[DICT_ENTRIES], DH_T_VALUES, &bytes);
+        if (DH_UNLIKELY(values == NULL || used > bytes / 8))
+            return dict_corrupt(heap, "values");
+        if (DH_UNLIKELY(values[number] == DH_DELETED))
+            return DH_E_ABSENT;
+        found->value = values + number;
+        found->number = number;
+        return 0;
     }
     return DH_E_ABSENT;
 }
@@ -81,7 +118,7 @@ DICT_INLINE int dict_find_group(const dh_heap *heap, const dh_word *head, const 
         if (DH_UNLIKELY(is_match < 0))
             return is_match;
         if (DH_LIKELY(is_match != 0)) {
-            found->entry = entry;
+            found->value = entry + width - 1;
             found->number = entry_no - 1u;
             found->group = group;
             found->slot = slot;
@@ -124,8 +161,9 @@ DICT_INLINE int dict_find(const dh_heap *heap, const dh_word *head, const dh_key
     unsigned form = dict_form(head);
     if (form == DICT_TINY)
         return dict_find_tiny(heap, head, key, width, found);
-    if (DH_UNLIKELY(form > DICT_BIG))
-        return dict_corrupt(heap, "form");
+    if (form == DICT_SHAPED)
+        return width == DICT_WIDTH ? dict_find_shaped(heap, head, key, found)
+                                   : dict_corrupt(heap, "form");
     return dict_find_indexed(heap, head, key, form, width, found);
 }
 
@@ -144,7 +182,7 @@ int dh_dict_get(const dh_heap *heap, dh_word dict, const dh_key *key, dh_word *v
         return dict_corrupt(heap, "head");
     int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
     if (rc == 0)
-        *value_out = dh_load(&found.entry[1]);
+        *value_out = dh_load(found.value);
     return rc;
 }
 
@@ -184,10 +222,10 @@ int dh_dict_prev(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *k
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-int dhi_dict_new(dh_heap *heap, dh_type type, dh_word *dict_out)
+static int dict_new(dh_heap *heap, dh_type type, size_t bytes, dh_word *dict_out)
 {
     dh_off off;
-    int rc = dh_cell_new(heap, DH_HEAD_BYTES, DH_REFS, &off);
+    int rc = dh_cell_new(heap, bytes, DH_REFS, &off);
     if (rc != 0)
         return rc;
     dh_word *head = dh_at(heap, off);
@@ -202,13 +240,17 @@ int dhi_dict_new(dh_heap *heap, dh_type type, dh_word *dict_out)
 
 int dh_dict_new(dh_heap *heap, dh_word *dict_out)
 {
-    return dhi_dict_new(heap, DH_T_DICT, dict_out);
+    return dict_new(heap, DH_T_DICT, DH_HEAD_BYTES, dict_out);
 }
 
-static void dict_set_fingerprint(dh_word *head, uint32_t number, uint64_t hash)
+int dhi_dict_new(dh_heap *heap, dh_type type, dh_word *dict_out)
 {
-    dh_word prints = head[DICT_INDEX] & ~((uint64_t)0xff << 8 * number);
-    dh_store(&head[DICT_INDEX], prints | (hash & 0xffu) << 8 * number | 1u);
+    return dict_new(heap, type, DH_HEAD_BYTES, dict_out);
+}
+
+int dh_dict_new_root(dh_heap *heap, dh_word *dict_out)
+{
+    return dict_new(heap, DH_T_DICT, DICT_ROOT_BYTES, dict_out);
 }
 
 /* The slot where the search ended can be used unless making room moved the index or the entries,
@@ -220,10 +262,27 @@ static bool dict_slot_is_good(const dict_found *found, const dh_word *head, dh_w
            (found->probe < DICT_PROBES_SMALL || found->bucket.groups_count == DICT_BUCKET_GROUPS);
 }
 
+/* A dict that has a shape, or nothing yet: 1 when the key led to another shape, 0 when the dict has
+ * keys of its own now and takes this one like others. */
+static int dict_insert_shaped(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
+                              dh_word value)
+{
+    int rc = dhi_shaped_insert(heap, head, key, key_word, value);
+    if (rc == 0 && dict_form(head) == DICT_SHAPED)
+        rc = dhi_shaped_unshare(heap, head);
+    return rc;
+}
+
 /* The key is not there: append it. */
 static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_found *found,
                        dh_word key_word, dh_word value)
 {
+    bool can_share = dict_form(head) == DICT_SHAPED || head[DICT_ENTRIES] == DH_EMPTY;
+    if (can_share && dict_width(head) == DICT_WIDTH) {
+        int done = dict_insert_shaped(heap, head, key, key_word, value);
+        if (done != 0)
+            return done < 0 ? done : 0;
+    }
     dh_word index = head[DICT_INDEX];
     uint64_t used = dict_used(head);
     uint32_t number;
@@ -241,7 +300,7 @@ static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_fou
     if (rc != 0)
         return rc;
     if (is_tiny) {
-        dict_set_fingerprint(head, number, key->hash);
+        dh_store(&head[DICT_INDEX], dict_fingerprint_set(head[DICT_INDEX], number, key->hash));
         return 0;
     }
     found->group->hash[found->slot] = dict_hash(key);
@@ -260,8 +319,8 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
         return dict_corrupt(heap, "head");
     int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
     if (DH_LIKELY(rc == 0)) {
-        dh_word old = found.entry[1];
-        dh_store(&found.entry[1], value);
+        dh_word old = *found.value;
+        dh_store(found.value, value);
         if (dh_is_ref(old) && old != value)
             dh_value_drop(heap, old);
         *was_new_out = false;
@@ -282,12 +341,13 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
 /* Take an entry out and drop its key; the value is the caller's. */
 static int dict_remove(dh_heap *heap, dh_word *head, const dh_key *key, const dict_found *found)
 {
-    dh_word key_word = found->entry[0];
-    bool is_tiny = dict_form(head) == DICT_TINY;
+    unsigned form = dict_form(head);
+    dh_word key_word =
+        form == DICT_SHAPED ? DH_EMPTY : found->value[1 - (ptrdiff_t)dict_width(head)];
     int rc = dhi_entries_remove(heap, head, found->number);
     if (rc != 0)
         return rc;
-    if (!is_tiny) {
+    if (form == DICT_SMALL || form == DICT_BIG) {
         dhi_index_remove(found->bucket, found->group, found->slot);
         if ((key->hash & DICT_SHRINK_MASK) == 0)
             dhi_index_shrink(heap, &head[DICT_INDEX], dict_hash(key));
@@ -308,7 +368,7 @@ int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *valu
     int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
     if (rc != 0)
         return rc;
-    dh_word value = found.entry[1];
+    dh_word value = *found.value;
     rc = dict_remove(heap, head, key, &found);
     if (rc != 0)
         return rc;
@@ -341,7 +401,7 @@ int dhi_keys_find(const dh_heap *heap, const dh_word *head, const dh_key *key, d
     dict_found found = DICT_NOT_FOUND;
     int rc = dict_find(heap, head, key, SET_WIDTH, &found);
     if (rc == 0)
-        *word_out = dh_load(&found.entry[0]);
+        *word_out = dh_load(found.value);
     return rc;
 }
 

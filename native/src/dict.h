@@ -2,7 +2,9 @@
  *
  *   head  [0] meta | flags (form)   [1] used << 31 | live, as int   [2] entries   [3] index
  *
- * Three forms:
+ * Four forms:
+ *   shaped up to 32 entries whose keys, in this order, are those of a shared SHAPE (dict_shape.h):
+ *          [2] a VALUES cell, [3] the SHAPE
  *   tiny   up to 8 entries: entries in one cell, [3] an int word of fingerprints, no index
  *   small  one ENTRIES cell (doubles up to 4096 entries = 64 KiB), index from one bucket
  *   big    [2] is a BIG cell: a vec of chunk rows, chunks of 4096 entries in a linked order
@@ -47,6 +49,28 @@ int dh_dict_prev(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *k
 int dh_dict_clear(dh_heap *heap, dh_word dict) DH_MUST_USE;
 /* Room for count more entries at once (bulk loads); a hint that may do nothing. */
 int dh_dict_reserve(dh_heap *heap, dh_word dict, uint64_t count) DH_MUST_USE;
+
+/* --- shapes: dicts of the same keys in the same order share them ------------------------------ */
+
+#define DH_SHAPE_KEYS_MAX 32u
+
+/* The shape of these keys, none of them twice, in this order; or EMPTY: there is none, make a dict
+ * with keys of its own. Only strings are keys of shapes. Makes a shape when the keys are seen again.
+ * Never fails. */
+dh_word dh_shape_of_keys(dh_heap *heap, const dh_key *keys, unsigned count);
+/* Tells a shape that was kept in plain memory from what stands in its place by now; 0: no shape. */
+uint64_t dh_shape_serial(const dh_heap *heap, dh_word shape);
+/* The shape of a dict whose entries are all of its keys; else EMPTY. */
+dh_word dh_dict_shape(const dh_heap *heap, dh_word dict);
+/* A dict of that shape; *values_out: a word per key, to be filled before anybody can see it. */
+int dh_dict_new_shaped(dh_heap *heap, dh_word shape, dh_word *dict_out, dh_word **values_out)
+    DH_MUST_USE;
+/* Give an empty dict that shape and these values, which it then owns. */
+int dh_dict_fill_shaped(dh_heap *heap, dh_word dict, dh_word shape, const dh_word *values,
+                        unsigned count) DH_MUST_USE;
+/* The root of a new heap. */
+int dh_dict_new_root(dh_heap *heap, dh_word *dict_out) DH_MUST_USE;
+
 /* Tests: walk everything and check it against itself; DH_E_CORRUPT with a text. */
 int dh_dict_check(dh_heap *heap, dh_word dict) DH_MUST_USE;
 

@@ -13,6 +13,8 @@
 #define BIG_SLACK_SLOTS 16384u
 #define BIG_MOVES_MAX 4u
 #define BIG_STEPS_MAX 4u
+/* Pages of the smallest chunk. */
+#define CHUNK_PAGES (DICT_CHUNK_ENTRIES * 8u / DH_PAGE_BYTES)
 /* Back to one cell when no more than this many entries are left; tried four times on the way. */
 #define BIG_SMALL_LIVE 1024u
 #define BIG_SMALL_STEP 256u
@@ -384,7 +386,8 @@ void dhi_big_compact(dh_heap *heap, dh_word *head)
 static int big_hop(const dh_heap *heap, const dh_word *big, dh_dict_pos *pos, uint64_t link)
 {
     uint64_t hops = (pos->chunk >> 32) + 1;
-    if (hops > big_rows_count(big) || hops > DICT_ROWS_MAX || link > DICT_ROWS_MAX)
+    if (hops > big_rows_count(big) || hops > heap->arena.hwm_pages / CHUNK_PAGES + 1 ||
+        link > DICT_ROWS_MAX)
         return dict_corrupt(heap, "chunk order");
     pos->chunk = hops << 32 | link;
     return 0;

@@ -183,9 +183,11 @@ int dhi_dict_check(dh_heap *heap, dh_word dict, bool with_hashes)
 {
     bool is_set = dh_is_ref_to(dict, DH_T_SET);
     const dh_word *head = dh_deref(heap, dict, is_set ? DH_T_SET : DH_T_DICT, DH_HEAD_BYTES);
-    if (head == NULL || dict_form(head) > DICT_BIG ||
-        dict_width(head) != (is_set ? SET_WIDTH : DICT_WIDTH))
+    if (head == NULL || dict_width(head) != (is_set ? SET_WIDTH : DICT_WIDTH) ||
+        (is_set && dict_form(head) == DICT_SHAPED))
         return dict_corrupt(heap, "head");
+    if (dict_form(head) == DICT_SHAPED)
+        return dhi_shaped_check(heap, head);
     int rc = dict_form(head) == DICT_BIG ? dhi_big_check(heap, head) : small_check(heap, head);
     if (rc != 0)
         return rc;

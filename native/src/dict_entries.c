@@ -299,6 +299,8 @@ int dhi_entries_remove(dh_heap *heap, dh_word *head, uint32_t number)
         return tiny_remove(heap, head, number);
     case DICT_SMALL:
         return small_remove(heap, head, number);
+    case DICT_SHAPED:
+        return dhi_shaped_remove(heap, head, number);
     default:
         return dhi_big_remove(heap, head, number);
     }
@@ -306,11 +308,12 @@ int dhi_entries_remove(dh_heap *heap, dh_word *head, uint32_t number)
 
 static void entries_free(dh_heap *heap, dh_word *head)
 {
-    if (dict_form(head) != DICT_TINY)
+    unsigned form = dict_form(head);
+    if (form == DICT_SMALL || form == DICT_BIG)
         dhi_index_free(heap, head[DICT_INDEX]);
-    if (dict_form(head) == DICT_BIG)
+    if (form == DICT_BIG)
         dhi_big_free(heap, head);
-    else if (dh_is_ref_to(head[DICT_ENTRIES], DH_T_ENTRIES))
+    else if (dh_is_ref_to(head[DICT_ENTRIES], form == DICT_SHAPED ? DH_T_VALUES : DH_T_ENTRIES))
         dh_cell_free(heap, dh_ref_off(head[DICT_ENTRIES]));
     dh_store(&head[DICT_ENTRIES], DH_EMPTY);
     dh_store(&head[DICT_INDEX], dh_int(0));
@@ -322,8 +325,10 @@ void dhi_entries_clear(dh_heap *heap, dh_word *head)
 {
     dh_dict_pos pos = {0, 0};
     dh_word key, value;
+    bool owns_keys = dict_form(head) != DICT_SHAPED;
     while (dict_live(head) > 0 && dhi_entries_next(heap, head, &pos, &key, &value) == 1) {
-        dh_value_drop(heap, key);
+        if (owns_keys)
+            dh_value_drop(heap, key);
         if (dict_width(head) == DICT_WIDTH)
             dh_value_drop(heap, value);
     }
@@ -380,6 +385,8 @@ int dhi_entries_next(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos,
     uint64_t used = dict_used(head), room;
     if (dict_form(head) == DICT_BIG)
         return dhi_big_next(heap, head, pos, key_out, value_out);
+    if (dict_form(head) == DICT_SHAPED)
+        return dhi_shaped_next(heap, head, pos, key_out, value_out);
     if (used == 0)
         return 0;
     const dh_word *entries = entries_at(heap, head, &room);
@@ -408,6 +415,8 @@ int dhi_entries_prev(const dh_heap *heap, const dh_word *head, dh_dict_pos *pos,
     uint64_t used = dict_used(head), room;
     if (dict_form(head) == DICT_BIG)
         return dhi_big_prev(heap, head, pos, key_out, value_out);
+    if (dict_form(head) == DICT_SHAPED)
+        return dhi_shaped_prev(heap, head, pos, key_out, value_out);
     if (used == 0)
         return 0;
     const dh_word *entries = entries_at(heap, head, &room);

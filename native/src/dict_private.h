@@ -2,11 +2,12 @@
  * set.c.
  *
  *   head    [0] meta: flags = epoch << 3 | keys only << 2 | form
- *           [1] int: used << 31 | live        used: entry slots taken (tiny, small), in a big dict
- *                                             a running number of insertions
- *           [2] tiny, small: ENTRIES or EMPTY          big: BIG
+ *           [1] int: used << 31 | live        used: entry slots taken (tiny, small), keys of the
+ *                                             shape (shaped), in a big dict a running number of
+ *                                             insertions
+ *           [2] tiny, small: ENTRIES or EMPTY          big: BIG         shaped: VALUES
  *           [3] tiny: int, a fingerprint byte per entry, bit 0 forced to 1
- *               else: BUCKET or DIR
+ *               shaped: SHAPE                          else: BUCKET or DIR
  *   entry   key word, value word; of a set (keys only) the key word alone. A deleted one has the key
  *           DELETED. When entry 0 is deleted, the bits of that word above the lowest 8 are a slot not
  *           above the first live one: deleting from the front in a loop and asking for the first key
@@ -23,6 +24,7 @@
 #define DH_DICT_PRIVATE_H
 
 #include "dict.h"
+#include "dict_shape.h"
 #include "span.h"
 #include "value_private.h"
 #include "vec.h"
@@ -32,7 +34,7 @@
 #endif
 
 enum { DICT_META = 0, DICT_COUNTS = 1, DICT_ENTRIES = 2, DICT_INDEX = 3 };
-enum { DICT_TINY = 0, DICT_SMALL = 1, DICT_BIG = 2 };
+enum { DICT_TINY = 0, DICT_SMALL = 1, DICT_BIG = 2, DICT_SHAPED = 3 };
 
 #define DICT_FORM_BITS 2u
 #define DICT_KEYS_ONLY (1u << DICT_FORM_BITS)
@@ -162,6 +164,13 @@ static inline unsigned dict_match_tiny(dh_word fingerprints, uint64_t hash)
         bits |= (unsigned)((((fingerprints ^ pattern) >> (8 * i)) & 0xffu) == 0) << i;
     return bits;
 #endif
+}
+
+/* The fingerprint byte of entry `number` (below 8) becomes that of hash; bit 0 of the word is 1. */
+static inline dh_word dict_fingerprint_set(dh_word fingerprints, unsigned number, uint64_t hash)
+{
+    fingerprints &= ~((uint64_t)0xff << 8 * number);
+    return fingerprints | (hash & 0xffu) << 8 * number | 1u;
 }
 
 /* Probing never leaves a block: this many groups at most. */

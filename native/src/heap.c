@@ -124,6 +124,7 @@ void dh_heap_close(dh_heap *heap)
     dh_handles_finish(&heap->handles);
     if (!heap->is_forked)
         free_committed(heap);
+    dhi_shapes_free(heap);
     heap->phase = DH_CLOSED;
     if (heap->exports_count > 0)
         return; /* the last dh_export_end finishes */

@@ -37,9 +37,10 @@ struct dh_heap {
     uint64_t exports_count; /* exported buffers, world lock                           */
     dh_state committed;     /* as of the last commit                                  */
     dh_world world;
-    dh_capture *spare;     /* buffers of the last capture, kept for the next         */
-    dh_capture *in_flight; /* of the commit under way, until done or failed       */
-    dh_capture *empty;     /* before the first commit: the heap as it was made       */
+    dh_capture *spare;        /* buffers of the last capture, kept for the next         */
+    dh_capture *in_flight;    /* of the commit under way, until done or failed       */
+    struct dh_shapes *shapes; /* the table of shapes (dict_shape.c), or NULL: world lock */
+    dh_capture *empty;        /* before the first commit: the heap as it was made       */
     char error_text[256];
     char tracker_reason[512];
 };
@@ -74,6 +75,7 @@ static inline void *dh_deref(const dh_heap *heap, dh_word w, dh_type type, size_
     return heap->arena.base + off;
 }
 
+void dhi_shapes_free(dh_heap *heap);
 /* The end of a closed heap, when no view is left. */
 void dhi_heap_free_arena(dh_heap *heap);
 

@@ -92,7 +92,7 @@ static int start_empty(dh_heap *heap)
     dh_bits_set(&heap->alloc.changed, 0); /* the table must say RESERVED for page 0 */
     int rc = dh_alloc_rebuild(heap);
     if (rc == 0)
-        rc = dh_dict_new(heap, &heap->root);
+        rc = dh_dict_new_root(heap, &heap->root);
     heap->committed = (dh_state){0, 1, 1};
     return rc;
 }

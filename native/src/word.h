@@ -39,6 +39,9 @@ typedef enum {
     DH_T_LEAF = 20,    /* refs: words of a vector                                                */
     DH_T_NODE = 21,    /* refs: inner node of a vector                                           */
     DH_T_DATA = 22,    /* raw: bytes of a Buffer                                                 */
+    DH_T_SHAPE = 26,   /* refs: keys that several dicts share, see dict_shape.h                  */
+    DH_T_VALUES = 27,  /* refs: values of a dict that has a shape                                */
+    DH_T_SHAPES = 29,  /* refs: the shapes made last                                             */
     DH_TYPES_COUNT = 32
 } dh_type;
 
@@ -133,7 +136,8 @@ static inline void dh_store(dh_word *p, dh_word w) { __atomic_store_n(p, w, __AT
 
 /* --- container heads: 4 words, one 32-byte cell ------------------------------------------------
  * word 0, "meta": serial << 19 | flags << 4 | 1110.  The serial is unique in the heap's life and
- * tells a handle whether the cell still is the container it was made for. No value has this form:
+ * tells a handle whether the cell still is the container it was made for (and the table of shapes
+ * whether it still is the shape). No value has this form:
  * a number that a user stored can never be taken for the serial (invariant W4). */
 #define DH_HEAD_BYTES 32u
 #define DH_META_FLAGS_BITS 15u

@@ -62,6 +62,18 @@ plain_values = st.recursive(
     ),
     max_leaves=8,
 )
+# Records: dicts of the same keys in the same order, which share their key tables.
+names = st.sampled_from(["id", "n", "a long field name", "price", "another long name", "é", "ok"])
+kinds = st.sampled_from(
+    [
+        ["id"],
+        ["id", "n", "price"],
+        ["n", "id", "price"],
+        ["id", "a long field name", "price", "ok", "é", "n"],
+        [f"column {i}" for i in range(12)],
+        [f"{i}" for i in range(32)],
+    ]
+)
 picks = st.integers(0, 1 << 16)
 numbers = st.integers(0, 1 << 30)
 
@@ -184,6 +196,48 @@ class HeapMachine(RuleBasedStateMachine):
         more = dict.fromkeys(range(start, start + count), other)
         proxy.update(more)
         node.content.update(more)
+
+    @rule(pick=picks, kind=kinds, values=st.lists(leaves, min_size=1, max_size=4))
+    def records_append(self, pick: int, kind: list[str], values: list[Any]) -> None:
+        """Records copied in; the last few are held, so that other rules change them."""
+        chosen = self.pick(pick, list)
+        if not chosen:
+            return
+        proxy, node = chosen
+        for number, value in enumerate(values):
+            record = dict.fromkeys(kind, value) | {kind[-1]: number}
+            proxy.append(record)
+            node.content.append(copied_in(record))
+            if number < 2:
+                self.add_handle(proxy[-1], node.content[-1])
+
+    @rule(kind=kinds, value=leaves, how=st.sampled_from(["dict", "update", "keys", "copy"]))
+    def record_make(self, kind: list[str], value: Any, how: str) -> None:
+        record = dict.fromkeys(kind, value)
+        proxy = self.heap.dict(record if how == "dict" else {})
+        if how == "keys":
+            for key in kind:
+                proxy[key] = value
+        elif how == "copy":
+            proxy.update(self.heap.dict(record))
+        else:
+            proxy.update(record)
+        self.add_handle(proxy, Node(record))
+
+    @rule(pick=picks, name=names, value=plain_values, keep=st.integers(0, 3))
+    def record_change(self, pick: int, name: str, value: Any, keep: int) -> None:
+        """A field set, or the last fields taken off one by one and set again but for some."""
+        proxy, node = self.pick(pick, dict)
+        if keep == 0:
+            proxy[name] = value
+            node.content[name] = copied_in(value)
+            return
+        taken = list(node.content.items())[-keep:]
+        for _ in taken:
+            assert proxy.popitem()[0] == node.content.popitem()[0]
+        for key, old in taken[1:] if keep == 3 else taken:
+            if not isinstance(old, Node) and not isinstance(old, tuple):
+                proxy[key] = node.content[key] = old
 
     @rule(pick=picks, step=st.integers(1, 4))
     def dict_thin_out(self, pick: int, step: int) -> None:

@@ -31,6 +31,7 @@ from helpers import (
     contents,
     fill,
     in_child,
+    know_shapes,
     plain,
     require_root,
     require_tracker,
@@ -589,6 +590,7 @@ def test_an_unsupported_value_deep_inside_is_named_and_nothing_is_stored(
 ) -> None:
     with dh.open(path) as heap:
         heap.root["list"], heap.root["dict"] = [1, 2], {"a": 1}
+        know_shapes(heap, ["a", "more"], ["b"])
         before, allocated = plain(heap), heap.stats().allocated_bytes
         deep = {"a": [0, {"b": ["x" * 100, [1, 2, (3, value)]]}], "more": list(range(100))}
         place = r"\['a'\]\[1\]\['b'\]\[1\]\[2\]\[1\]"
@@ -649,6 +651,7 @@ def test_a_hashable_key_that_no_heap_can_hold_is_absent_and_cannot_be_stored(
 def test_a_structure_deeper_than_the_stack_is_a_recursion_error(path: Path) -> None:
     def use() -> Any:
         with dh.open(path) as heap:
+            know_shapes(heap, ["a"])
             allocated = heap.stats().allocated_bytes
             for wrap in (lambda x: [x], lambda x: {"a": x}, lambda x: (x,)):
                 deep: Any = 1

@@ -12,6 +12,7 @@ from helpers import (
     contents,
     fault,
     hits,
+    know_shapes,
     plain,
 )
 
@@ -158,6 +159,7 @@ def test_a_large_update_whose_nth_allocation_fails_changes_nothing(path: Path) -
 def test_making_containers_whose_nth_allocation_fails_leaves_nothing_behind(path: Path) -> None:
     value = {"a": [1, "text" * 10, {"b": (1 << 90, [2.5e-310, "more text"])}], "c": list(range(99))}
     with dh.open(path) as heap:
+        know_shapes(heap, ["a", "c"], ["b"])
         allocated = heap.stats().allocated_bytes
         for make in (heap.dict, lambda v: heap.list([v]), lambda v: heap.buffer(100_000)):
             for failing in itertools.count():

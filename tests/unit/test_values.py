@@ -12,6 +12,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
+from helpers import know_shapes
 
 import dirtyheap
 from dirtyheap import to_python
@@ -369,6 +370,7 @@ def deep(levels, leaf=None):
 
 
 def test_too_deep_is_a_recursion_error_and_stores_nothing(heap):
+    know_shapes(heap, ["k"], ["x"])
     before = heap.stats().allocated_bytes
     too_deep = deep(200_000)
     for store in (
