@@ -22,8 +22,10 @@ from .errors import (
     TrackerError,
 )
 from .heap import Heap, open
+from .pickled import Pickled
 from .probe import ProbeResult, probe
 from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
+from .scalars import Unknown, register
 
 __version__ = "0.1.0"
 
@@ -43,12 +45,15 @@ __all__ = [
     "HeapStats",
     "List",
     "Pending",
+    "Pickled",
     "ProbeResult",
     "ReadOnlyError",
     "StaleObjectError",
     "TrackerError",
+    "Unknown",
     "VerifyReport",
     "open",
     "probe",
+    "register",
     "to_python",
 ]

@@ -190,6 +190,7 @@ class Block:
 class Core:
     """One heap of the C core: its arena, its watch and its containers."""
 
+    allow_pickle: bool
     read_only: bool
     def __new__(cls, capacity_bytes: int, tracker: int, key0: int, key1: int) -> Self: ...
     @property

@@ -44,6 +44,7 @@ def open(
     create: bool = True,
     capacity: int = CAPACITY_BYTES,
     tracker: str = "auto",
+    allow_pickle: bool = False,
 ) -> Heap:
     """Open the heap in a directory, at its last commit.
 
@@ -56,6 +57,8 @@ def open(
             device node, else ``"compare"`` (every page against its committed image: slower, same
             results). ``"uffd"``, ``"uffd-dev"``, ``"compare"`` force one. The environment variable
             ``DIRTYHEAP_TRACKER`` says what ``"auto"`` means.
+        allow_pickle: True: values stored as :class:`Pickled` are read. That runs whatever code the
+            heap's author chose, so only for heaps that you trust. False: reading one is a HeapError.
 
     Raises:
         HeapLockedError: another process (or this one) has it open for writing.
@@ -81,7 +84,13 @@ def open(
     capacity = operator.index(capacity)
     if not CAPACITY_BYTES_MIN <= capacity <= CAPACITY_BYTES_MAX:
         raise ValueError(f"capacity={capacity}: must be from 1 MiB to 4 TiB, in bytes")
-    return Heap(Path(path).absolute(), create=create, capacity=capacity, tracker=tracker)
+    return Heap(
+        Path(path).absolute(),
+        create=create,
+        capacity=capacity,
+        tracker=tracker,
+        allow_pickle=allow_pickle,
+    )
 
 
 def _tracker_id(name: str) -> int:
@@ -141,7 +150,15 @@ class Heap:
     Leaving the ``with`` block closes without committing: what was not committed is gone.
     """
 
-    def __init__(self, directory: Path, *, create: bool, capacity: int, tracker: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        create: bool,
+        capacity: int,
+        tracker: str,
+        allow_pickle: bool = False,
+    ) -> None:
         self._lock = threading.RLock()
         self._verb = ""  # the verb that holds the lock now; guards against re-entry
         self._store: Store | None = None
@@ -158,6 +175,7 @@ class Heap:
                 int.from_bytes(key[:8], "little"),
                 int.from_bytes(key[8:], "little"),
             )
+            self._core.allow_pickle = bool(allow_pickle)
             try:
                 self._ptr = ffi.cast("dh_heap *", self._core.address)
                 self._committer = Committer(self._ptr)

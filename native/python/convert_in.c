@@ -3,7 +3,8 @@
  * Exact built-in types only, so nothing here runs Python code: no subclass can bring its own
  * __iter__ or __eq__, and Python's collector is paused for the length of a copy. All cells of a
  * copy are made under one journal; what cannot be stored takes them all back, and only then is the
- * exception made (describing the place calls the repr of a user's keys).
+ * exception made (describing the place calls the repr of a user's keys). What needs a packer stops
+ * a conversion in the same way: it is packed (pack.c), and the conversion begins again.
  */
 #include "state.h"
 
@@ -12,19 +13,21 @@
 /* Why a conversion stopped, to be turned into an exception once the arena is at rest. */
 typedef enum {
     FAIL_NONE = 0,
-    FAIL_RAISED,  /* a Python exception is set already */
-    FAIL_CODE,    /* code of the core                  */
-    FAIL_TYPE,    /* no heap can hold this value       */
-    FAIL_KEY,     /* ... this key                      */
-    FAIL_FOREIGN, /* a container of another heap       */
-    FAIL_DEAD     /* a stale container                 */
+    FAIL_RAISED,   /* a Python exception is set already */
+    FAIL_CODE,     /* code of the core                  */
+    FAIL_TYPE,     /* no heap can hold this value       */
+    FAIL_KEY,      /* ... this key                      */
+    FAIL_UNPACKED, /* not in the table of packed forms  */
+    FAIL_FOREIGN,  /* a container of another heap       */
+    FAIL_DEAD      /* a stale container                 */
 } fail_kind;
 
 /* One conversion, of one value or of many. */
 typedef struct {
     dhp_core *core;
-    dhp_memo memo;     /* address of a plain container -> word of its copy */
-    int shared_tuples; /* on the way here: inside one, everything may be met twice */
+    const dhp_packing *packing; /* or NULL */
+    dhp_memo memo;              /* address of a plain container -> word of its copy */
+    int shared_tuples;          /* on the way here: inside one, everything may be met twice */
     int gc_was_enabled;
     fail_kind fail;
     int rc;
@@ -51,7 +54,8 @@ static int stop_with_code(conversion *c, int rc)
 /* Add where we are to the place of a failure below. Loses the place rather than the failure. */
 static void note_place(conversion *c, PyObject *key)
 {
-    if (c->fail == FAIL_NONE || c->fail == FAIL_RAISED || c->fail == FAIL_CODE)
+    if (c->fail == FAIL_NONE || c->fail == FAIL_RAISED || c->fail == FAIL_CODE ||
+        c->fail == FAIL_UNPACKED)
         return;
     if (c->path == NULL)
         c->path = PyList_New(0);
@@ -119,7 +123,8 @@ static const char *advice_for(PyObject *obj)
         return "convert it with int()";
     if (PyObject_CheckBuffer(obj))
         return "make a heap.buffer() of its bytes and store that";
-    return "store None, bool, int, float, str, bytes, or dict, list and tuple of these";
+    return "store None, bool, int, float, str, bytes, dates, Decimal and the like, containers of "
+           "these, or make the type known with dirtyheap.register()";
 }
 
 static const char *key_advice_for(PyObject *obj)
@@ -127,7 +132,9 @@ static const char *key_advice_for(PyObject *obj)
     if (PyIndex_Check(obj) || PyFloat_Check(obj) || PyUnicode_Check(obj) || PyBytes_Check(obj) ||
         PyTuple_Check(obj))
         return advice_for(obj);
-    return "use None, bool, int, float, str, bytes, or a tuple of these";
+    return "use None, bool, int, float, str, bytes, dates, Decimal and the like, a tuple of these, "
+           "or "
+           "make the type known with dirtyheap.register()";
 }
 
 static void raise_refusal(conversion *c)
@@ -154,6 +161,7 @@ static void raise_failure(conversion *c)
     switch (c->fail) {
     case FAIL_NONE:
     case FAIL_RAISED:
+    case FAIL_UNPACKED:
         break;
     case FAIL_CODE:
         dhp_raise(c->core, c->rc);
@@ -168,14 +176,14 @@ static void raise_failure(conversion *c)
 
 /* --- begin and end ---------------------------------------------------------------------------- */
 
-static void conversion_begin(conversion *c, dhp_core *core)
+static void conversion_begin(conversion *c, dhp_core *core, const dhp_packing *packing)
 {
-    *c = (conversion){.core = core};
+    *c = (conversion){.core = core, .packing = packing};
     c->gc_was_enabled = dhp_gc_pause();
     dh_journal_begin(core->heap);
 }
 
-/* 0, or -1 with everything taken back and the exception set. */
+/* 0; DHP_RETRY, or -1 and the exception set, with everything taken back. */
 static int conversion_end(conversion *c, int rc)
 {
     if (rc == 0)
@@ -188,7 +196,15 @@ static int conversion_end(conversion *c, int rc)
         raise_failure(c);
     Py_XDECREF(c->culprit);
     Py_XDECREF(c->path);
-    return rc;
+    return rc != 0 && c->fail == FAIL_UNPACKED ? DHP_RETRY : rc;
+}
+
+/* What is below obj gets its packed forms. 0: begin again. The heap is open and writable then. */
+static int pack_for(dhp_core *core, dhp_packing *packing, PyObject *obj)
+{
+    if (dhp_packing_gather(core, packing, obj) < 0)
+        return -1;
+    return dhp_check_writable(core);
 }
 
 /* --- the memo --------------------------------------------------------------------------------- */
@@ -259,6 +275,33 @@ static int word_from_proxy(conversion *c, PyObject *obj, dh_word *word_out)
     return 1;
 }
 
+/* The one form of packed bytes, without its key when key is None. */
+static dh_ext_view ext_of(PyObject *form)
+{
+    PyObject *key = PyTuple_GetItem(form, 0), *payload = PyTuple_GetItem(form, 1);
+    dh_ext_view ext = {.payload = (const uint8_t *)PyBytes_AsString(payload),
+                       .payload_size = (size_t)PyBytes_Size(payload)};
+    if (key != Py_None) {
+        ext.key_tag = (uint8_t)*PyBytes_AsString(key);
+        ext.key = (const uint8_t *)PyBytes_AsString(key) + 1;
+        ext.key_size = (size_t)PyBytes_Size(key) - 1;
+    }
+    return ext;
+}
+
+static int word_from_packed(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    PyObject *form = dhp_packing_find(c->packing, obj);
+    if (form == NULL)
+        return stop_with(c, FAIL_UNPACKED, obj);
+    if (form == Py_NotImplemented)
+        return stop_with(c, FAIL_TYPE, obj);
+    if (!PyTuple_CheckExact(form))
+        return word_from_proxy(c, form, word_out);
+    dh_ext_view ext = ext_of(form);
+    return made(c, dh_ext_new(c->core->heap, &ext, word_out));
+}
+
 /* 1: done, 0: a plain dict, list or tuple, -1: stopped. */
 static int word_from_scalar(conversion *c, PyObject *obj, dh_word *word_out)
 {
@@ -286,7 +329,7 @@ static int word_from_scalar(conversion *c, PyObject *obj, dh_word *word_out)
             return raised(c);
         return made(c, dh_bytes_new(c->core->heap, (uint8_t *)data, (size_t)size, word_out));
     }
-    return stop_with(c, FAIL_TYPE, obj);
+    return word_from_packed(c, obj, word_out);
 }
 
 int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out)
@@ -297,7 +340,7 @@ int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out)
         raise_failure(&c);
         Py_XDECREF(c.culprit);
     }
-    return done;
+    return c.fail == FAIL_UNPACKED ? 0 : done;
 }
 
 /* --- copies ----------------------------------------------------------------------------------- */
@@ -364,9 +407,10 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
         note_place(c, key_obj);
         return -1;
     }
-    int ready = dhp_key_init_plain(c->core, key_obj, &key);
+    int ready = dhp_key_init_plain(c->core, key_obj, c->packing, &key);
     if (ready == DHP_KEY_NONE)
-        return stop_with(c, FAIL_KEY, key_obj);
+        return stop_with(c, dhp_packing_lacks(c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
+                         key_obj);
     if (ready < 0)
         return raised(c);
     int rc = word_from_any(c, key_obj, &key_word);
@@ -456,27 +500,79 @@ static int word_from_any(conversion *c, PyObject *obj, dh_word *word_out)
     return copy_container(c, obj, word_out);
 }
 
-int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out)
+static int word_in_rounds(dhp_core *core, PyObject *obj, dhp_packing *packing, dh_word *word_out)
 {
     conversion c;
-    conversion_begin(&c, core);
-    return conversion_end(&c, word_from_any(&c, obj, word_out));
+    int rc;
+    do {
+        conversion_begin(&c, core, packing);
+        rc = conversion_end(&c, word_from_any(&c, obj, word_out));
+    } while (rc == DHP_RETRY && (rc = pack_for(core, packing, obj)) == 0);
+    return rc;
 }
 
-int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word *words)
+int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out)
+{
+    dhp_packing packing = {0};
+    int rc = word_in_rounds(core, obj, &packing, word_out);
+    dhp_packing_finish(core, &packing);
+    return rc;
+}
+
+int dhp_word_from_key(dhp_core *core, PyObject *obj, const dhp_key *key, dh_word *word_out)
+{
+    return key->packing != NULL ? word_in_rounds(core, obj, key->packing, word_out)
+                                : dhp_word_from(core, obj, word_out);
+}
+
+static void *array_new(Py_ssize_t count, size_t item_bytes)
+{
+    void *array =
+        (size_t)count < SIZE_MAX / item_bytes - 1 ? malloc(((size_t)count + 1) * item_bytes) : NULL;
+    if (array == NULL)
+        PyErr_NoMemory();
+    return array;
+}
+
+static int convert_sequence(conversion *c, PyObject *seq, dh_word *words, Py_ssize_t count)
 {
     int is_list = PyList_CheckExact(seq), rc = 0;
-    Py_ssize_t count = is_list ? PyList_Size(seq) : PyTuple_Size(seq);
-    conversion c;
-
-    conversion_begin(&c, core);
     for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
         PyObject *item = is_list ? PyList_GetItem(seq, i) : PyTuple_GetItem(seq, i);
-        rc = word_from_any(&c, item, &words[i]);
+        rc = word_from_any(c, item, &words[i]);
         if (rc != 0)
-            note_index(&c, i);
+            note_index(c, i);
     }
-    return conversion_end(&c, rc);
+    return rc;
+}
+
+int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word **words_out, size_t *count_out)
+{
+    dhp_packing packing = {0};
+    dh_word *words = NULL;
+    Py_ssize_t count;
+    conversion c;
+    int rc;
+
+    do { /* a packer may have changed the length */
+        free(words);
+        count = PyList_CheckExact(seq) ? PyList_Size(seq) : PyTuple_Size(seq);
+        words = array_new(count, sizeof *words);
+        if (words == NULL) {
+            rc = -1;
+            break;
+        }
+        conversion_begin(&c, core, &packing);
+        rc = conversion_end(&c, convert_sequence(&c, seq, words, count));
+    } while (rc == DHP_RETRY && (rc = pack_for(core, &packing, seq)) == 0);
+    dhp_packing_finish(core, &packing);
+    if (rc != 0) {
+        free(words);
+        return -1;
+    }
+    *words_out = words;
+    *count_out = (size_t)count;
+    return 0;
 }
 
 /* Key and value of one entry of an update. */
@@ -490,12 +586,13 @@ static int convert_pair(conversion *c, dh_word target, PyObject *key_obj, PyObje
         note_place(c, key_obj);
         return -1;
     }
-    int ready = dhp_key_init_plain(c->core, key_obj, &key);
+    int ready = dhp_key_init_plain(c->core, key_obj, c->packing, &key);
     if (ready == DHP_KEY_NONE)
-        return stop_with(c, FAIL_KEY, key_obj);
+        return stop_with(c, dhp_packing_lacks(c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
+                         key_obj);
     if (ready < 0)
         return raised(c);
-    bool is_cheap = key.text == NULL && key.buffer == NULL;
+    bool is_cheap = key.text == NULL && key.buffer == NULL && !key.is_packed;
     int rc = target != 0 ? dh_dict_get(c->core->heap, target, &key.key, &ignored) : DH_E_ABSENT;
     dhp_key_finish(&key);
     if (rc == 0 && is_cheap) {
@@ -507,25 +604,29 @@ static int convert_pair(conversion *c, dh_word target, PyObject *key_obj, PyObje
     return word_from_any(c, key_obj, &pair[0]);
 }
 
-int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word *pairs)
+static int convert_entries(conversion *c, PyObject *dict, dh_word target, dh_word *pairs)
 {
     PyObject *key, *value;
     Py_ssize_t position = 0;
     int rc = 0;
-    conversion c;
-
-    conversion_begin(&c, core);
-    while (rc == 0 && PyDict_Next(dict, &position, &key, &value)) {
-        rc = convert_pair(&c, target, key, value, pairs);
-        pairs += 2;
-    }
-    return conversion_end(&c, rc);
+    for (; rc == 0 && PyDict_Next(dict, &position, &key, &value); pairs += 2)
+        rc = convert_pair(c, target, key, value, pairs);
+    return rc;
 }
 
-int dhp_words_from_values(dhp_core *core, PyObject *dict, dh_word *words)
+int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, const dhp_packing *packing,
+                        dh_word *pairs)
 {
     conversion c;
-    conversion_begin(&c, core);
+    conversion_begin(&c, core, packing);
+    return conversion_end(&c, convert_entries(&c, dict, target, pairs));
+}
+
+int dhp_words_from_values(dhp_core *core, PyObject *dict, const dhp_packing *packing,
+                          dh_word *words)
+{
+    conversion c;
+    conversion_begin(&c, core, packing);
     return conversion_end(&c, convert_values(&c, dict, words));
 }
 

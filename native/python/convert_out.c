@@ -126,7 +126,7 @@ static PyObject *tuple_object(dhp_core *core, dhp_memo *shared, dh_word word)
         dh_word item_word = dh_load(&words[i]);
         PyObject *item = dh_is_ref_to(item_word, DH_T_TUPLE)
                              ? tuple_object_guarded(core, shared, item_word)
-                             : dhp_object_from(core, item_word);
+                             : dhp_raw_from(core, item_word);
         if (item == NULL || PyTuple_SetItem(tuple, (Py_ssize_t)i, item) < 0)
             Py_CLEAR(tuple);
     }
@@ -155,12 +155,14 @@ static PyObject *ref_object(dhp_core *core, dh_word word)
         return bigint_object(core, word);
     case DH_T_TUPLE:
         return outer_tuple_object(core, word);
+    case DH_T_EXT:
+        return dhp_packed_new(core, word);
     default:
         return dhp_proxy_get(core, word);
     }
 }
 
-PyObject *dhp_object_from_slow(dhp_core *core, dh_word word)
+PyObject *dhp_raw_from_slow(dhp_core *core, dh_word word)
 {
     if (dh_is_short(word))
         return short_object(core, word);
@@ -179,12 +181,20 @@ PyObject *dhp_object_from_slow(dhp_core *core, dh_word word)
     return corrupt(core);
 }
 
-int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
-                          PyObject **value_out)
+PyObject *dhp_object_from_slow(dhp_core *core, dh_word word)
+{
+    if (dh_is_ref_to(word, DH_T_EXT))
+        return dhp_unpacked(core, word);
+    uint64_t count_before = core->placeholders_count;
+    return dhp_resolve(core, count_before, dhp_raw_from_slow(core, word));
+}
+
+int dhp_raws_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
+                       PyObject **value_out)
 {
     int was_enabled = dhp_gc_pause();
-    PyObject *key_obj = dhp_object_from(core, key);
-    PyObject *value_obj = key_obj != NULL ? dhp_object_from(core, value) : NULL;
+    PyObject *key_obj = dhp_raw_from(core, key);
+    PyObject *value_obj = key_obj != NULL ? dhp_raw_from(core, value) : NULL;
     dhp_gc_resume(was_enabled);
     if (value_obj == NULL) {
         Py_XDECREF(key_obj);
@@ -193,4 +203,20 @@ int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject *
     *key_out = key_obj;
     *value_out = value_obj;
     return 0;
+}
+
+int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
+                          PyObject **value_out)
+{
+    uint64_t count_before = core->placeholders_count;
+    if (dhp_raws_from_pair(core, key, value, key_out, value_out) < 0)
+        return -1;
+    *key_out = dhp_resolve(core, count_before, *key_out);
+    if (*key_out != NULL)
+        *value_out = dhp_resolve(core, count_before, *value_out);
+    if (*key_out != NULL && *value_out != NULL)
+        return 0;
+    Py_CLEAR(*key_out);
+    Py_CLEAR(*value_out);
+    return -1;
 }

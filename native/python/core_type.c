@@ -54,6 +54,9 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->stops_depth = 0;
     self->blocks = NULL;
     self->undo_failed = 0;
+    self->allow_pickle = 0;
+    self->placeholders_count = 0;
+    self->orphans = NULL;
     self->weakrefs = NULL;
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
     int rc = ENOMEM;
@@ -98,6 +101,7 @@ static void core_dealloc(PyObject *obj)
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     core_close(self);
+    dhp_orphans_release(self);
     core_forget_keys(self);
     PyObject_Free(obj);
     Py_DECREF(type);
@@ -304,6 +308,25 @@ static int core_set_read_only(PyObject *obj, PyObject *value, void *closure)
     return 0;
 }
 
+static PyObject *core_get_allow_pickle(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyBool_FromLong(((dhp_core *)obj)->allow_pickle);
+}
+
+static int core_set_allow_pickle(PyObject *obj, PyObject *value, void *closure)
+{
+    (void)closure;
+    int truth = value != NULL ? PyObject_IsTrue(value) : -1;
+    if (truth < 0) {
+        if (value == NULL)
+            PyErr_SetString(PyExc_AttributeError, "cannot delete allow_pickle");
+        return -1;
+    }
+    ((dhp_core *)obj)->allow_pickle = (char)truth;
+    return 0;
+}
+
 static PyObject *core_get_in_transaction(PyObject *obj, void *closure)
 {
     (void)closure;
@@ -326,6 +349,8 @@ static PyGetSetDef core_getset[] = {
      "A transaction could not be undone: what the heap shows is neither before nor after.", NULL},
     {"read_only", core_get_read_only, core_set_read_only,
      "While true, changing a container raises ReadOnlyError and views are read-only.", NULL},
+    {"allow_pickle", core_get_allow_pickle, core_set_allow_pickle,
+     "While false, reading a Pickled value raises HeapError.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

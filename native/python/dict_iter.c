@@ -126,7 +126,8 @@ PyType_Spec dhp_dict_iter_spec = {"dirtyheap._native.DictIterator", sizeof(dict_
 
 /* --- the plain copy --------------------------------------------------------------------------- */
 
-/* With Python's collector paused. The keys are exact built-in objects: hashing them is C. */
+/* With Python's collector paused. The keys are exact built-in objects and placeholders: hashing them
+ * is C. */
 static int fill_copy(dhp_proxy *self, dh_word word, PyObject *copy)
 {
     dh_dict_pos position = {0, 0};
@@ -134,7 +135,7 @@ static int fill_copy(dhp_proxy *self, dh_word word, PyObject *copy)
     int rc;
     while ((rc = dh_dict_next(self->core->heap, word, &position, &key_word, &value_word)) == 1) {
         PyObject *key, *value;
-        if (dhp_objects_from_pair(self->core, key_word, value_word, &key, &value) < 0)
+        if (dhp_raws_from_pair(self->core, key_word, value_word, &key, &value) < 0)
             return -1;
         int failed = PyDict_SetItem(copy, key, value);
         Py_DECREF(key);
@@ -145,7 +146,7 @@ static int fill_copy(dhp_proxy *self, dh_word word, PyObject *copy)
     return rc < 0 ? dhp_raise(self->core, rc) : 0;
 }
 
-PyObject *dhp_dict_copy(dhp_proxy *self)
+PyObject *dhp_dict_copy_raw(dhp_proxy *self)
 {
     int was_enabled = dhp_gc_pause();
     dh_word word = dhp_word(self);
@@ -154,4 +155,11 @@ PyObject *dhp_dict_copy(dhp_proxy *self)
         Py_CLEAR(copy);
     dhp_gc_resume(was_enabled);
     return copy;
+}
+
+PyObject *dhp_dict_copy(dhp_proxy *self)
+{
+    dhp_core *core = self->core;
+    uint64_t count_before = core->placeholders_count;
+    return dhp_resolve_inside(core, count_before, dhp_dict_copy_raw(self));
 }

@@ -9,8 +9,8 @@
 
 /* --- one entry -------------------------------------------------------------------------------- */
 
-/* An exception is set; no code of the core. */
-enum { RAISED = -1000 };
+/* No codes of the core. RAISED: an exception is set. TAKE_AGAIN: what was looked at has changed. */
+enum { RAISED = -1000, TAKE_AGAIN = -1001 };
 
 /* 0 and the word of the key's value, DH_E_ABSENT, or RAISED. */
 static int dict_find(dhp_proxy *self, PyObject *key_obj, dh_word *value_out)
@@ -66,7 +66,7 @@ static int dict_insert(dhp_proxy *self, const dhp_key *key, PyObject *key_obj, d
 {
     dh_word key_word, dict;
     bool was_new;
-    if (dhp_word_from(self->core, key_obj, &key_word) < 0)
+    if (dhp_word_from_key(self->core, key_obj, key, &key_word) < 0)
         return -1;
     dict = dhp_word_for_store(self);
     if (dict == 0)
@@ -82,8 +82,8 @@ static int dict_insert(dhp_proxy *self, const dhp_key *key, PyObject *key_obj, d
 }
 
 /* Store a word, which is taken over. A key that needs no cell is stored at once; any other is made
- * only when it turns out to be absent, so that overwriting never makes a cell. True and 1.0 have
- * the key of 1 but must come back as what they are. */
+ * only when it turns out to be absent, so that overwriting never makes a cell. True, 1.0 and
+ * Decimal(1) have the key of 1 but must come back as what they are. */
 static int dict_set_word(dhp_proxy *self, const dhp_key *key, PyObject *key_obj, dh_word value)
 {
     bool was_new;
@@ -91,7 +91,7 @@ static int dict_set_word(dhp_proxy *self, const dhp_key *key, PyObject *key_obj,
     if (DH_UNLIKELY(dict == 0))
         return -1;
     dh_word key_word = key->key.word;
-    if (PyBool_Check(key_obj) || PyFloat_CheckExact(key_obj))
+    if (PyBool_Check(key_obj) || PyFloat_CheckExact(key_obj) || key->is_packed)
         key_word = DH_EMPTY;
     int rc = dh_dict_set(self->core->heap, dict, &key->key, key_word, value, &was_new);
     if (DH_LIKELY(rc == 0))
@@ -106,10 +106,12 @@ static int refuse_key(PyObject *key)
 {
     PyObject *name = PyType_GetQualName(Py_TYPE(key));
     if (name != NULL)
-        PyErr_Format(PyExc_TypeError,
-                     "a heap cannot hold a key of type '%U': use None, bool, int, "
-                     "float, str, bytes, or a tuple of these",
-                     name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "a heap cannot hold a key of type '%U': use None, bool, int, float, str, bytes, "
+            "dates, Decimal and the like, a tuple of these, or make the type known with "
+            "dirtyheap.register()",
+            name);
     Py_XDECREF(name);
     return -1;
 }
@@ -130,38 +132,91 @@ int dhp_dict_store(dhp_proxy *self, PyObject *key_obj, PyObject *value_obj)
     return rc;
 }
 
+/* Values that a packer's reader sees may change under it this often before it is an error. */
+#define TAKES_MAX 16
+
+static void raise_restless(void)
+{
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the container changed each time a value was unpacked to be taken out");
+}
+
+/* With Python's collector paused: the value's word, and an object with placeholders if wanted. */
+static int take_look(dhp_proxy *self, const dh_key *key, dh_word *value_out, PyObject **raw_out)
+{
+    dh_word dict = dhp_word_for_store(self);
+    int rc = dict != 0 ? dh_dict_get(self->core->heap, dict, key, value_out) : RAISED;
+    if (rc == 0 && raw_out != NULL && (*raw_out = dhp_raw_from(self->core, *value_out)) == NULL)
+        rc = RAISED;
+    return rc;
+}
+
+/* Remove the entry if its value is still the one that raw was made from. */
+static int take_out(dhp_proxy *self, const dh_key *key, dh_word value, PyObject *raw)
+{
+    dh_word now;
+    int rc = take_look(self, key, &now, NULL);
+    if (rc != 0)
+        return rc;
+    if (now != value || !dhp_is_still(self->core, now, raw))
+        return TAKE_AGAIN;
+    return dh_dict_delete(self->core->heap, dhp_word_for_store(self), key, NULL);
+}
+
+/* Remove the entry; its value comes back as an object. A packed value is unpacked first, so that
+ * one that cannot be read stays; that runs Python code, so look again afterwards. */
+static int dict_take(dhp_proxy *self, const dh_key *key, PyObject **value_out)
+{
+    int rc = TAKE_AGAIN;
+    for (int i = 0; rc == TAKE_AGAIN && i < TAKES_MAX; i++) {
+        uint64_t count_before = self->core->placeholders_count;
+        PyObject *raw = NULL, *object = NULL;
+        dh_word value;
+        int was_enabled = dhp_gc_pause();
+        rc = take_look(self, key, &value, &raw);
+        if (rc == 0 && self->core->placeholders_count != count_before) {
+            dhp_gc_resume(was_enabled);
+            object = dhp_resolve(self->core, count_before, Py_NewRef(raw));
+            was_enabled = dhp_gc_pause();
+            rc = object != NULL ? 0 : RAISED;
+        } else if (rc == 0) {
+            object = Py_NewRef(raw);
+        }
+        if (rc == 0)
+            rc = take_out(self, key, value, raw);
+        dhp_gc_resume(was_enabled);
+        Py_XDECREF(raw);
+        if (rc == 0)
+            *value_out = object;
+        else
+            Py_XDECREF(object);
+    }
+    if (rc != TAKE_AGAIN)
+        return rc;
+    raise_restless();
+    return RAISED;
+}
+
+static int dict_drop(dhp_proxy *self, const dh_key *key)
+{
+    dh_word dict = dhp_word_for_store(self);
+    return dict != 0 ? dh_dict_delete(self->core->heap, dict, key, NULL) : RAISED;
+}
+
 /* Remove an entry; with value_out its value comes back as an object first. 0, 1: absent, -1. */
 static int dict_remove(dhp_proxy *self, PyObject *key_obj, PyObject **value_out)
 {
     dhp_key key;
-    dh_word value, dict;
     int ready = dhp_key_find(self->core, key_obj, &key);
     if (ready < 0)
         return -1;
     if (ready == DHP_KEY_NONE)
         return dhp_word_for_store(self) != 0 ? 1 : -1;
-    int was_enabled = dhp_gc_pause();
-    int rc = RAISED;
-    PyObject *object = NULL;
-    dict = dhp_word_for_store(self);
-    if (dict != 0) {
-        rc = dh_dict_get(self->core->heap, dict, &key.key, &value);
-        if (rc == 0 && value_out != NULL && (object = dhp_object_from(self->core, value)) == NULL)
-            rc = RAISED;
-        if (rc == 0)
-            rc = dh_dict_delete(self->core->heap, dict, &key.key, NULL);
-    }
-    dhp_gc_resume(was_enabled);
+    int rc = value_out != NULL ? dict_take(self, &key.key, value_out) : dict_drop(self, &key.key);
     dhp_key_finish(&key);
-    if (rc == 0) {
-        if (value_out != NULL)
-            *value_out = object;
-        return 0;
-    }
-    Py_XDECREF(object);
-    if (rc != RAISED && rc != DH_E_ABSENT)
+    if (rc != 0 && rc != RAISED && rc != DH_E_ABSENT)
         dhp_raise(self->core, rc);
-    return rc == DH_E_ABSENT ? 1 : -1;
+    return rc == 0 ? 0 : rc == DH_E_ABSENT ? 1 : -1;
 }
 
 static int dict_ass_subscript(PyObject *obj, PyObject *key, PyObject *value)
@@ -225,41 +280,71 @@ static PyObject *dict_pop(PyObject *obj, PyObject *const *args, Py_ssize_t nargs
     return value;
 }
 
-/* With Python's collector paused: the last entry as a pair, then out with it. */
-static PyObject *dict_take_last(dhp_proxy *self, dh_word dict)
+/* With Python's collector paused: words of the last entry. */
+static int last_entry(dhp_proxy *self, dh_word *key_out, dh_word *value_out)
 {
-    dh_heap *heap = self->core->heap;
     dh_dict_pos position = {0, 0};
-    dh_word key_word, value_word;
+    dh_word dict = dhp_word_for_store(self);
+    int rc =
+        dict != 0 ? dh_dict_prev(self->core->heap, dict, &position, key_out, value_out) : RAISED;
+    if (rc == 0)
+        PyErr_SetString(PyExc_KeyError, "popitem(): dictionary is empty");
+    else if (rc < 0 && rc != RAISED)
+        dhp_raise(self->core, rc);
+    return rc == 1 ? 0 : RAISED;
+}
+
+/* Remove the last entry if it is still the one that the raw objects were made from. */
+static int take_last_out(dhp_proxy *self, const dh_word words[2], PyObject *const raws[2])
+{
+    dh_heap *heap;
     uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer = NULL;
-    PyObject *key, *value, *pair;
+    dh_word key, value;
     dh_key found;
 
-    int rc = dh_dict_prev(heap, dict, &position, &key_word, &value_word);
-    if (rc == 0) {
-        PyErr_SetString(PyExc_KeyError, "popitem(): dictionary is empty");
-        return NULL;
-    }
-    if (rc < 0) {
-        dhp_raise(self->core, rc);
-        return NULL;
-    }
-    if (dhp_objects_from_pair(self->core, key_word, value_word, &key, &value) < 0)
-        return NULL;
-    pair = PyTuple_Pack(2, key, value);
-    Py_DECREF(key);
-    Py_DECREF(value);
-    if (pair == NULL)
-        return NULL;
-    rc = dh_key_from_word(heap, key_word, scratch, &found, &buffer);
+    int rc = last_entry(self, &key, &value);
+    if (rc != 0)
+        return rc;
+    if (key != words[0] || value != words[1] || !dhp_is_still(self->core, key, raws[0]) ||
+        !dhp_is_still(self->core, value, raws[1]))
+        return TAKE_AGAIN;
+    heap = self->core->heap;
+    rc = dh_key_from_word(heap, key, scratch, &found, &buffer);
     if (rc == 0)
-        rc = dh_dict_delete(heap, dict, &found, NULL);
+        rc = dh_dict_delete(heap, dhp_word_for_store(self), &found, NULL);
     free(buffer);
-    if (rc != 0) {
-        Py_CLEAR(pair);
-        dhp_raise(self->core, rc);
+    if (rc == 0)
+        return 0;
+    dhp_raise(self->core, rc);
+    return RAISED;
+}
+
+/* The last entry as a pair, then out with it; as dict_take. */
+static int take_last(dhp_proxy *self, PyObject **pair_out)
+{
+    uint64_t count_before = self->core->placeholders_count;
+    PyObject *raws[2] = {NULL, NULL}, *pair = NULL;
+    dh_word words[2];
+    int was_enabled = dhp_gc_pause();
+    int rc = last_entry(self, &words[0], &words[1]);
+    if (rc == 0)
+        rc = dhp_raws_from_pair(self->core, words[0], words[1], &raws[0], &raws[1]);
+    if (rc == 0)
+        pair = PyTuple_Pack(2, raws[0], raws[1]);
+    if (pair != NULL && self->core->placeholders_count != count_before) {
+        dhp_gc_resume(was_enabled);
+        pair = dhp_resolve(self->core, count_before, pair);
+        was_enabled = dhp_gc_pause();
     }
-    return pair;
+    rc = pair != NULL ? take_last_out(self, words, raws) : RAISED;
+    dhp_gc_resume(was_enabled);
+    Py_XDECREF(raws[0]);
+    Py_XDECREF(raws[1]);
+    if (rc == 0)
+        *pair_out = pair;
+    else
+        Py_XDECREF(pair);
+    return rc;
 }
 
 PyDoc_STRVAR(popitem_doc, "popitem($self, /)\n--\n\n"
@@ -267,12 +352,13 @@ PyDoc_STRVAR(popitem_doc, "popitem($self, /)\n--\n\n"
                           "Raises KeyError when the dict is empty.");
 static PyObject *dict_popitem(PyObject *obj, PyObject *ignored)
 {
-    dhp_proxy *self = (dhp_proxy *)obj;
+    PyObject *pair = NULL;
+    int rc = TAKE_AGAIN;
     (void)ignored;
-    int was_enabled = dhp_gc_pause();
-    dh_word dict = dhp_word_for_store(self);
-    PyObject *pair = dict != 0 ? dict_take_last(self, dict) : NULL;
-    dhp_gc_resume(was_enabled);
+    for (int i = 0; rc == TAKE_AGAIN && i < TAKES_MAX; i++)
+        rc = take_last((dhp_proxy *)obj, &pair);
+    if (rc == TAKE_AGAIN)
+        raise_restless();
     return pair;
 }
 
@@ -386,7 +472,7 @@ static PyObject *dict_repr(PyObject *self)
     int entered = Py_ReprEnter(self);
     if (entered != 0)
         return entered > 0 ? PyUnicode_FromString("{...}") : NULL;
-    PyObject *copy = dhp_dict_copy((dhp_proxy *)self);
+    PyObject *copy = dhp_dict_copy_raw((dhp_proxy *)self); /* values that cannot be read, too */
     PyObject *text = copy ? PyObject_Repr(copy) : NULL;
     Py_XDECREF(copy);
     Py_ReprLeave(self);
@@ -457,7 +543,7 @@ static PyMethodDef dict_methods[] = {
 PyDoc_STRVAR(
     dict_doc,
     "A dict that lives in a heap: insertion-ordered, with all methods of dict.\n\n"
-    "Made with heap.dict(). Keys: None, bool, int, float, str, bytes and tuples of these. Plain\n"
+    "Made with heap.dict(). Keys: every immutable value that a heap can hold. Plain\n"
     "containers stored in it are copied in, the heap's own are linked. copy() and | give plain "
     "dicts.\n"
     "Equal to any mapping with equal entries.");

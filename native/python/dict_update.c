@@ -83,7 +83,7 @@ static int overwrite_from_source(dhp_core *core, dh_word dict, PyObject *key_obj
 {
     dhp_key key;
     bool was_new;
-    if (dhp_key_init_plain(core, key_obj, &key) != DHP_KEY_READY)
+    if (dhp_key_init_plain(core, key_obj, NULL, &key) != DHP_KEY_READY)
         return ENOMEM;
     int rc = dh_dict_set(core->heap, dict, &key.key, DH_EMPTY, value, &was_new);
     dhp_key_finish(&key);
@@ -167,12 +167,25 @@ static bool is_empty(const dhp_proxy *self, dh_word dict)
     return dh_dict_length(self->core->heap, dict, &length) == 0 && length == 0;
 }
 
-static int shaped_from_plain(dhp_proxy *self, PyObject *dict, dh_word shape)
+static int shaped_from_plain(dhp_proxy *self, PyObject *dict, dh_word shape,
+                             const dhp_packing *packing)
 {
     dh_word values[DH_SHAPE_KEYS_MAX];
-    if (dhp_words_from_values(self->core, dict, values) < 0)
+    int rc = dhp_words_from_values(self->core, dict, packing, values);
+    return rc != 0 ? rc : store_shaped(self, shape, values, (size_t)PyDict_Size(dict));
+}
+
+static int pairs_from_plain(dhp_proxy *self, PyObject *dict, dh_word target,
+                            const dhp_packing *packing)
+{
+    batch b;
+    if (batch_init(&b, (size_t)PyDict_Size(dict), dict) < 0)
         return -1;
-    return store_shaped(self, shape, values, (size_t)PyDict_Size(dict));
+    int rc = dhp_words_from_dict(self->core, dict, target, packing, b.pairs);
+    if (rc == 0)
+        rc = store_batch(self, &b);
+    free(b.pairs);
+    return rc;
 }
 
 /* The shape for an update of an empty dict; EMPTY when the dict is not empty. */
@@ -186,19 +199,19 @@ static dh_word shape_for_update(dhp_proxy *self, dh_word target, PyObject *dict)
     return shape;
 }
 
+/* A packer may have changed all that was looked at: every round looks again. */
 static int update_from_plain(dhp_proxy *self, PyObject *dict)
 {
-    batch b;
-    dh_word target = dhp_word_for_store(self);
-    dh_word shape = target == 0 ? DH_EMPTY : shape_for_update(self, target, dict);
-    if (shape != DH_EMPTY)
-        return shaped_from_plain(self, dict, shape);
-    if (target == 0 || batch_init(&b, (size_t)PyDict_Size(dict), dict) < 0)
-        return -1;
-    int rc = dhp_words_from_dict(self->core, dict, target, b.pairs);
-    if (rc == 0)
-        rc = store_batch(self, &b);
-    free(b.pairs);
+    dhp_packing packing = {0};
+    int rc;
+    do {
+        dh_word target = dhp_word_for_store(self);
+        dh_word shape = target == 0 ? DH_EMPTY : shape_for_update(self, target, dict);
+        rc = target == 0         ? -1
+             : shape != DH_EMPTY ? shaped_from_plain(self, dict, shape, &packing)
+                                 : pairs_from_plain(self, dict, target, &packing);
+    } while (rc == DHP_RETRY && (rc = dhp_packing_gather(self->core, &packing, dict)) == 0);
+    dhp_packing_finish(self->core, &packing);
     return rc;
 }
 

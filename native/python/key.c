@@ -1,9 +1,10 @@
 /* key.c -- dict keys from Python objects.
  *
- * Only exact built-in types can be keys in a heap. For a lookup any other hashable object stands
- * for the plain value it is equal to, if there is one (an IntEnum, a numpy scalar, a namedtuple);
- * its hash is asked for first, so that an unhashable one fails as it does with a dict. That runs
- * the user's code: the caller must ask for its container's word afterwards.
+ * Exact built-in types can be keys, and types with a packer, whose packed form has the key. For a
+ * lookup any other hashable object stands for the plain value it is equal to, if there is one (an
+ * IntEnum, a numpy scalar, a namedtuple); its hash is asked for first, so that an unhashable one
+ * fails as it does with a dict. That, and packing, run the user's code: the caller must ask for its
+ * container's word afterwards.
  */
 #include "state.h"
 
@@ -147,9 +148,10 @@ static int tuple_append(const dh_key *element, uint8_t **buffer, size_t *size, s
     return 0;
 }
 
-static int key_from_supported(dhp_core *core, PyObject *obj, dhp_key *out);
+static int key_from_supported(dhp_core *core, PyObject *obj, const dhp_packing *packing,
+                              dhp_key *out);
 
-static int key_from_tuple(dhp_core *core, PyObject *obj, dhp_key *out)
+static int key_from_tuple(dhp_core *core, PyObject *obj, const dhp_packing *packing, dhp_key *out)
 {
     Py_ssize_t count = PyTuple_Size(obj);
     size_t size = 0, room = 64;
@@ -162,7 +164,7 @@ static int key_from_tuple(dhp_core *core, PyObject *obj, dhp_key *out)
     }
     for (Py_ssize_t i = 0; rc == DHP_KEY_READY && i < count; i++) {
         dhp_key element = {.text = NULL, .buffer = NULL};
-        rc = key_from_supported(core, PyTuple_GetItem(obj, i), &element);
+        rc = key_from_supported(core, PyTuple_GetItem(obj, i), packing, &element);
         if (rc == DHP_KEY_READY && tuple_append(&element.key, &buffer, &size, &room) < 0)
             rc = -1;
         dhp_key_finish(&element);
@@ -176,8 +178,32 @@ static int key_from_tuple(dhp_core *core, PyObject *obj, dhp_key *out)
     return DHP_KEY_READY;
 }
 
+static int key_from_form(dhp_core *core, PyObject *obj, PyObject *form, dhp_key *out)
+{
+    if (form == NULL || !PyTuple_CheckExact(form))
+        return DHP_KEY_NONE;
+    PyObject *bytes = PyTuple_GetItem(form, 0);
+    int rc = DH_E_UNHASHABLE;
+    if (bytes != Py_None) {
+        const uint8_t *data = (const uint8_t *)PyBytes_AsString(bytes);
+        rc = dh_key_from_canonical(core->heap, data[0], data + 1, (size_t)PyBytes_Size(bytes) - 1,
+                                   out->scratch, &out->key);
+    }
+    out->is_packed = true;
+    if (rc == 0)
+        return DHP_KEY_READY;
+    if (rc != DH_E_UNHASHABLE)
+        return dhp_raise(core, rc);
+    PyObject *name = PyType_GetQualName(Py_TYPE(obj));
+    if (name != NULL)
+        PyErr_Format(PyExc_TypeError, "unhashable value of type '%U'", name);
+    Py_XDECREF(name);
+    return -1;
+}
+
 /* Asks no hash: DHP_KEY_NONE for whatever a heap cannot hold. */
-static int key_from_supported(dhp_core *core, PyObject *obj, dhp_key *out)
+static int key_from_supported(dhp_core *core, PyObject *obj, const dhp_packing *packing,
+                              dhp_key *out)
 {
     PyTypeObject *type = Py_TYPE(obj);
     if (core->heap == NULL)
@@ -201,28 +227,51 @@ static int key_from_supported(dhp_core *core, PyObject *obj, dhp_key *out)
     if (type == &PyBytes_Type)
         return key_from_bytes(core, obj, out);
     if (type != &PyTuple_Type)
-        return DHP_KEY_NONE;
+        return key_from_form(core, obj, dhp_packing_find(packing, obj), out);
     if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
         return -1;
-    int rc = key_from_tuple(core, obj, out);
+    int rc = key_from_tuple(core, obj, packing, out);
     Py_LeaveRecursiveCall();
     return rc;
 }
 
-int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, dhp_key *out)
+int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, const dhp_packing *packing, dhp_key *out)
 {
     PyErr_Clear(); /* the fast path's complaint about surrogates */
     int was_enabled = dhp_gc_pause();
-    int rc = key_from_supported(core, obj, out);
+    int rc = key_from_supported(core, obj, packing, out);
     dhp_gc_resume(was_enabled);
     if (rc != DHP_KEY_READY)
         dhp_key_finish(out);
     return rc;
 }
 
+/* With the packed forms of what is in obj, which the key then borrows from. */
+static int key_init_packed(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    dhp_packing *packing = calloc(1, sizeof *packing);
+    if (packing == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    int rc = dhp_packing_gather(core, packing, obj);
+    if (rc == 0)
+        rc = dhp_key_init_plain_slow(core, obj, packing, out);
+    if (rc == DHP_KEY_READY) {
+        out->packing = packing;
+        out->core = core;
+        return rc;
+    }
+    dhp_packing_finish(core, packing);
+    free(packing);
+    return rc;
+}
+
 int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out)
 {
-    int rc = dhp_key_init_plain_slow(core, obj, out);
+    int rc = dhp_key_init_plain_slow(core, obj, NULL, out);
+    if (rc == DHP_KEY_NONE)
+        rc = key_init_packed(core, obj, out);
     if (rc == DHP_KEY_NONE && PyObject_Hash(obj) == -1)
         rc = -1;
     return rc;
@@ -230,16 +279,16 @@ int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out)
 
 /* --- lookups with other types ----------------------------------------------------------------- */
 
-static PyObject *plain_from(PyObject *obj);
+static PyObject *plain_from(dhp_core *core, PyObject *obj);
 
-static PyObject *plain_tuple(PyObject *obj)
+static PyObject *plain_tuple(dhp_core *core, PyObject *obj)
 {
     if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
         return NULL;
     Py_ssize_t count = PyTuple_Size(obj);
     PyObject *plain = PyTuple_New(count);
     for (Py_ssize_t i = 0; plain != NULL && i < count; i++) {
-        PyObject *item = plain_from(PyTuple_GetItem(obj, i));
+        PyObject *item = plain_from(core, PyTuple_GetItem(obj, i));
         if (item == NULL || PyTuple_SetItem(plain, i, item) < 0)
             Py_CLEAR(plain);
     }
@@ -265,13 +314,17 @@ static PyObject *plain_number(PyObject *obj)
     return number;
 }
 
-/* The plain value that obj may be equal to, new; NULL: none, with or without an exception. */
-static PyObject *plain_from(PyObject *obj)
+/* The plain value that obj may be equal to, new; NULL: none, with or without an exception. What has
+ * a packer stays. */
+static PyObject *plain_from(dhp_core *core, PyObject *obj)
 {
     if (is_plain(obj))
         return Py_NewRef(obj);
+    int has_packer = dhp_has_packer(core, obj);
+    if (has_packer != 0)
+        return has_packer > 0 ? Py_NewRef(obj) : NULL;
     if (PyTuple_Check(obj))
-        return plain_tuple(obj);
+        return plain_tuple(core, obj);
     if (PyUnicode_Check(obj))
         return PyUnicode_FromObject(obj);
     if (PyBytes_Check(obj) || PyMemoryView_Check(obj))
@@ -306,7 +359,7 @@ int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out)
     int rc = dhp_key_init_slow(core, obj, out);
     if (rc != DHP_KEY_NONE)
         return rc;
-    PyObject *plain = plain_from(obj);
+    PyObject *plain = plain_from(core, obj);
     if (plain == NULL) {
         if (PyErr_Occurred() && !is_refusal())
             return -1;
@@ -320,7 +373,9 @@ int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out)
     }
     out->text = NULL;
     out->buffer = NULL;
-    rc = dhp_key_init_plain_slow(core, plain, out);
+    out->packing = NULL;
+    out->is_packed = false;
+    rc = plain == obj ? DHP_KEY_NONE : dhp_key_init_slow(core, plain, out);
     if (rc == DHP_KEY_READY && out->text == NULL)
         out->text = plain; /* the key points into it */
     else
@@ -330,6 +385,11 @@ int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out)
 
 void dhp_key_finish_slow(dhp_key *k)
 {
+    if (k->packing != NULL) {
+        dhp_packing_finish(k->core, k->packing);
+        free(k->packing);
+        k->packing = NULL;
+    }
     Py_CLEAR(k->text);
     free(k->buffer);
     k->buffer = NULL;

@@ -6,7 +6,7 @@
  */
 #include "state.h"
 
-enum { NOT_FOUND = -1, FAILED = -2 };
+enum { NOT_FOUND = -1, FAILED = -2, OPAQUE = -3 };
 
 static int is_scalar(PyObject *value)
 {
@@ -26,39 +26,30 @@ static int word_equals(const dh_heap *heap, const dh_key *key, dh_word word)
     return dh_key_matches(heap, key, word);
 }
 
-/* Walk [start, stop) and count matches, or stop at the first (count_out NULL). */
-static Py_ssize_t scan_words(dhp_proxy *self, const dh_key *key, uint64_t start, uint64_t stop,
+/* Walk [*at_out, stop) and count matches, or stop at the first (count_out NULL). A value whose type
+ * alone knows what it equals stops the walk: OPAQUE. *at_out: where it stopped. */
+static Py_ssize_t scan_words(dhp_proxy *self, const dh_key *key, uint64_t *at_out, uint64_t stop,
                              Py_ssize_t *count_out)
 {
     dh_heap *heap = self->core->heap;
-    uint64_t i = start, span;
+    uint64_t i = *at_out, span;
     const dh_word *words;
     while (i < stop && (words = dh_list_span(heap, self->handle.word, i, &span)) != NULL) {
         for (uint64_t end = span < stop - i ? i + span : stop; i < end; i++) {
-            int equal = word_equals(heap, key, dh_load(words++));
+            dh_word word = dh_load(words++);
+            int equal = word_equals(heap, key, word);
+            *at_out = i;
             if (equal < 0)
                 return dhp_raise(self->core, equal), FAILED;
             if (equal && count_out == NULL)
                 return (Py_ssize_t)i;
             if (equal)
                 ++*count_out;
+            else if (DH_UNLIKELY(dh_is_ref_to(word, DH_T_EXT)) && dh_ext_is_opaque(heap, word))
+                return OPAQUE;
         }
     }
     return NOT_FOUND;
-}
-
-static Py_ssize_t scan_scalar(dhp_proxy *self, PyObject *value, Py_ssize_t start, Py_ssize_t stop,
-                              Py_ssize_t *count_out)
-{
-    dhp_key key;
-    if (dhp_key_init(self->core, value, &key) != DHP_KEY_READY)
-        return FAILED;
-    Py_ssize_t length = dhp_list_length((PyObject *)self), found = FAILED;
-    if (length >= 0)
-        found = scan_words(self, &key.key, (uint64_t)start,
-                           (uint64_t)(stop < length ? stop : length), count_out);
-    dhp_key_finish(&key);
-    return found;
 }
 
 /* The item as an object; NULL without exception beyond the end. */
@@ -90,6 +81,28 @@ static Py_ssize_t scan_objects(dhp_proxy *self, PyObject *value, Py_ssize_t star
             ++*count_out;
     }
     return PyErr_Occurred() ? FAILED : NOT_FOUND;
+}
+
+static Py_ssize_t scan_scalar(dhp_proxy *self, PyObject *value, Py_ssize_t start, Py_ssize_t stop,
+                              Py_ssize_t *count_out)
+{
+    dhp_key key;
+    if (dhp_key_init(self->core, value, &key) != DHP_KEY_READY)
+        return FAILED;
+    Py_ssize_t length = dhp_list_length((PyObject *)self), found = length < 0 ? FAILED : OPAQUE;
+    uint64_t at = (uint64_t)start;
+    while (found == OPAQUE) {
+        found =
+            scan_words(self, &key.key, &at, (uint64_t)(stop < length ? stop : length), count_out);
+        if (found != OPAQUE)
+            break;
+        Py_ssize_t place = (Py_ssize_t)at++;
+        found = scan_objects(self, value, place, place + 1, count_out);
+        if (found == NOT_FOUND)
+            found = (length = dhp_list_length((PyObject *)self)) < 0 ? FAILED : OPAQUE;
+    }
+    dhp_key_finish(&key);
+    return found;
 }
 
 static Py_ssize_t scan(dhp_proxy *self, PyObject *value, Py_ssize_t start, Py_ssize_t stop,

@@ -80,28 +80,25 @@ static PyObject *elements_of(PyObject *iterable)
     return elements;
 }
 
-int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out)
+int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out,
+                   PyObject **keep_out)
 {
+    *keep_out = NULL;
     if (Py_TYPE(iterable) == core->state->list_type && ((dhp_proxy *)iterable)->core == core)
         return words_from_list(core, (dhp_proxy *)iterable, words_out, count_out);
     PyObject *plain = PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable)
                           ? Py_NewRef(iterable)
                           : elements_of(iterable);
-    Py_ssize_t count = plain ? PyObject_Size(plain) : -1;
-    dh_word *words = count >= 0 ? words_new((size_t)count) : NULL;
     int rc = -1;
-    if (words != NULL && core->heap == NULL) /* the iterable may have closed it */
+    if (plain != NULL && core->heap == NULL) /* the iterable may have closed it */
         rc = dhp_raise_named(core->state, "HeapClosedError", "the heap is closed");
-    else if (words != NULL)
-        rc = dhp_words_from_sequence(core, plain, words);
-    Py_XDECREF(plain);
-    if (rc < 0) {
-        free(words);
-        return -1;
-    }
-    *words_out = words;
-    *count_out = (size_t)count;
-    return 0;
+    else if (plain != NULL)
+        rc = dhp_words_from_sequence(core, plain, words_out, count_out);
+    if (rc == 0)
+        *keep_out = plain;
+    else
+        Py_XDECREF(plain);
+    return rc;
 }
 
 /* Takes the words over, the array not. */
@@ -123,10 +120,13 @@ int dhp_list_extend(dhp_proxy *self, PyObject *iterable)
 {
     dh_word *words;
     size_t count;
-    if (dhp_word_for_store(self) == 0 || dhp_list_words(self->core, iterable, &words, &count) < 0)
+    PyObject *keep;
+    if (dhp_word_for_store(self) == 0 ||
+        dhp_list_words(self->core, iterable, &words, &count, &keep) < 0)
         return -1;
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     int rc = length < 0 ? -1 : dhp_list_splice(self, length, 0, words, count);
+    Py_XDECREF(keep);
     free(words);
     return rc;
 }
@@ -138,7 +138,12 @@ static PyObject *slice_copy(dhp_proxy *self, Py_ssize_t start, Py_ssize_t step, 
 {
     PyObject *copy = PyList_New(count);
     for (Py_ssize_t i = 0; copy != NULL && i < count; i++) {
-        PyObject *item = dhp_list_item((PyObject *)self, start + i * step);
+        dh_word word;
+        int rc =
+            dh_list_get(self->core->heap, self->handle.word, (uint64_t)(start + i * step), &word);
+        if (rc != 0)
+            dhp_raise(self->core, rc);
+        PyObject *item = rc == 0 ? dhp_raw_from(self->core, word) : NULL;
         if (item == NULL || PyList_SetItem(copy, i, item) < 0)
             Py_CLEAR(copy);
     }
@@ -151,12 +156,13 @@ static PyObject *slice_get(dhp_proxy *self, PyObject *slice)
     if (PySlice_Unpack(slice, &start, &stop, &step) < 0)
         return NULL;
     PyObject *copy = NULL;
+    uint64_t count_before = self->core->placeholders_count;
     int was_enabled = dhp_gc_pause();
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     if (length >= 0)
         copy = slice_copy(self, start, step, PySlice_AdjustIndices(length, &start, &stop, step));
     dhp_gc_resume(was_enabled);
-    return copy;
+    return dhp_resolve_inside(self->core, count_before, copy);
 }
 
 /* An index object's number; may run Python code. */
@@ -319,10 +325,11 @@ static int slice_set(dhp_proxy *self, PyObject *slice, PyObject *iterable)
     Py_ssize_t start, stop, step;
     dh_word *words;
     size_t count;
+    PyObject *keep;
     int rc = -1;
     if (PySlice_Unpack(slice, &start, &stop, &step) < 0 || dhp_word_for_store(self) == 0)
         return -1;
-    if (dhp_list_words(self->core, iterable, &words, &count) < 0)
+    if (dhp_list_words(self->core, iterable, &words, &count, &keep) < 0)
         return -1;
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     if (length >= 0) {
@@ -338,6 +345,7 @@ static int slice_set(dhp_proxy *self, PyObject *slice, PyObject *iterable)
                          count, places);
         }
     }
+    Py_XDECREF(keep);
     free(words);
     return rc;
 }

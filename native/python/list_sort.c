@@ -18,11 +18,12 @@ typedef struct {
 
 static int sorting_begin(sorting *s, dhp_proxy *self)
 {
+    uint64_t count_before = self->core->placeholders_count;
     int was_enabled = dhp_gc_pause();
     *s = (sorting){0};
     int rc = dhp_list_snapshot(self, &s->words, &s->count);
     if (rc == 0) {
-        s->items = dhp_list_copy(self);
+        s->items = dhp_list_copy_raw(self);
         s->order = s->items ? PyList_New((Py_ssize_t)s->count) : NULL;
         rc = s->order != NULL ? 0 : -1;
     }
@@ -31,7 +32,8 @@ static int sorting_begin(sorting *s, dhp_proxy *self)
         rc = position ? PyList_SetItem(s->order, (Py_ssize_t)i, position) : -1;
     }
     dhp_gc_resume(was_enabled);
-    return rc;
+    s->items = dhp_resolve_inside(self->core, count_before, s->items);
+    return s->items != NULL ? rc : -1;
 }
 
 static void sorting_finish(sorting *s)

@@ -41,7 +41,7 @@ static int fill_copy(dhp_proxy *self, dh_word list, PyObject *copy, uint64_t len
         if (words == NULL || span == 0)
             return dhp_raise(self->core, DH_E_CORRUPT);
         for (uint64_t end = span < length - i ? i + span : length; i < end; i++) {
-            PyObject *item = dhp_object_from(self->core, dh_load(words++));
+            PyObject *item = dhp_raw_from(self->core, dh_load(words++));
             if (item == NULL || PyList_SetItem(copy, (Py_ssize_t)i, item) < 0)
                 return -1;
         }
@@ -49,7 +49,7 @@ static int fill_copy(dhp_proxy *self, dh_word list, PyObject *copy, uint64_t len
     return 0;
 }
 
-PyObject *dhp_list_copy(dhp_proxy *self)
+PyObject *dhp_list_copy_raw(dhp_proxy *self)
 {
     int was_enabled = dhp_gc_pause();
     Py_ssize_t length = dhp_list_length((PyObject *)self);
@@ -58,6 +58,13 @@ PyObject *dhp_list_copy(dhp_proxy *self)
         Py_CLEAR(copy);
     dhp_gc_resume(was_enabled);
     return copy;
+}
+
+PyObject *dhp_list_copy(dhp_proxy *self)
+{
+    dhp_core *core = self->core;
+    uint64_t count_before = core->placeholders_count;
+    return dhp_resolve_inside(core, count_before, dhp_list_copy_raw(self));
 }
 
 /* --- methods ---------------------------------------------------------------------------------- */
@@ -114,27 +121,67 @@ static PyObject *list_insert(PyObject *obj, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* With Python's collector paused: the value first, then out with it. */
-static PyObject *list_take(dhp_proxy *self, Py_ssize_t index)
+/* The place to pop from, counted from the start; -1 with an exception. */
+static Py_ssize_t pop_place(dhp_proxy *self, Py_ssize_t index)
 {
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     if (length < 0 || dhp_word_for_store(self) == 0)
-        return NULL;
+        return -1;
     if (length == 0) {
         PyErr_SetString(PyExc_IndexError, "pop from empty list");
-        return NULL;
+        return -1;
     }
     if (index < 0)
         index += length;
     if (index < 0 || index >= length) {
         PyErr_SetString(PyExc_IndexError, "pop index out of range");
-        return NULL;
+        return -1;
     }
-    PyObject *item = dhp_list_item((PyObject *)self, index);
-    if (item != NULL && dhp_list_splice(self, index, 1, NULL, 0) < 0)
-        Py_CLEAR(item);
-    return item;
+    return index;
 }
+
+/* With Python's collector paused: the word to pop and its place. */
+static Py_ssize_t pop_look(dhp_proxy *self, Py_ssize_t index, dh_word *word_out)
+{
+    Py_ssize_t place = pop_place(self, index);
+    int rc = 0;
+    if (place >= 0)
+        rc = dh_list_get(self->core->heap, self->handle.word, (uint64_t)place, word_out);
+    return rc != 0 ? dhp_raise(self->core, rc) : place;
+}
+
+/* The value first, then out with it: one that cannot be unpacked stays. Unpacking runs Python code,
+ * so look again afterwards. 1: done, 0: something else stands there now, -1. */
+static int pop_once(dhp_proxy *self, Py_ssize_t index, PyObject **item_out)
+{
+    uint64_t count_before = self->core->placeholders_count;
+    dh_word word, now;
+    PyObject *item = NULL;
+    int done = -1, was_enabled = dhp_gc_pause();
+    Py_ssize_t place = pop_look(self, index, &word);
+    PyObject *raw = place >= 0 ? dhp_raw_from(self->core, word) : NULL;
+    if (raw != NULL && self->core->placeholders_count != count_before) {
+        dhp_gc_resume(was_enabled);
+        item = dhp_resolve(self->core, count_before, Py_NewRef(raw));
+        was_enabled = dhp_gc_pause();
+        place = item != NULL ? pop_look(self, index, &now) : -1;
+        if (place >= 0 && (now != word || !dhp_is_still(self->core, now, raw)))
+            done = 0;
+    } else if (raw != NULL) {
+        item = Py_NewRef(raw);
+    }
+    if (item != NULL && place >= 0 && done < 0 && dhp_list_splice(self, place, 1, NULL, 0) == 0)
+        done = 1;
+    dhp_gc_resume(was_enabled);
+    Py_XDECREF(raw);
+    if (done == 1)
+        *item_out = item;
+    else
+        Py_XDECREF(item);
+    return done;
+}
+
+#define POPS_MAX 16
 
 PyDoc_STRVAR(pop_doc, "pop($self, index=-1, /)\n--\n\n"
                       "Remove and return the value at index. O(len - index).\n\n"
@@ -144,9 +191,13 @@ static PyObject *list_pop(PyObject *obj, PyObject *args)
     Py_ssize_t index = -1;
     if (!PyArg_ParseTuple(args, "|n:pop", &index))
         return NULL;
-    int was_enabled = dhp_gc_pause();
-    PyObject *item = list_take((dhp_proxy *)obj, index);
-    dhp_gc_resume(was_enabled);
+    PyObject *item = NULL;
+    int done = 0;
+    for (int i = 0; done == 0 && i < POPS_MAX; i++)
+        done = pop_once((dhp_proxy *)obj, index, &item);
+    if (done == 0)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the list changed each time a value was unpacked to be popped");
     return item;
 }
 
@@ -191,7 +242,7 @@ static PyObject *list_repr(PyObject *self)
     int entered = Py_ReprEnter(self);
     if (entered != 0)
         return entered > 0 ? PyUnicode_FromString("[...]") : NULL;
-    PyObject *copy = dhp_list_copy((dhp_proxy *)self);
+    PyObject *copy = dhp_list_copy_raw((dhp_proxy *)self); /* values that cannot be read, too */
     PyObject *text = copy ? PyObject_Repr(copy) : NULL;
     Py_XDECREF(copy);
     Py_ReprLeave(self);

@@ -61,7 +61,8 @@ static int add_containers(PyObject *module, dhp_state *state)
 
 static int add_types(PyObject *module, dhp_state *state)
 {
-    if (add_type(module, &dhp_core_spec, "Core", &state->core_type) < 0 ||
+    if (add_type(module, &dhp_packed_spec, NULL, &state->packed_type) < 0 ||
+        add_type(module, &dhp_core_spec, "Core", &state->core_type) < 0 ||
         add_type(module, &dhp_block_spec, "Block", &state->block_type) < 0 ||
         add_type(module, &dhp_dict_iter_spec, NULL, &state->dict_iter_type) < 0 ||
         add_type(module, &dhp_list_iter_spec, NULL, &state->list_iter_type) < 0 ||
@@ -137,6 +138,11 @@ static int module_exec(PyObject *module)
     DO((state)->keys_type);      \
     DO((state)->values_type);    \
     DO((state)->items_type);     \
+    DO((state)->packed_type);    \
+    DO((state)->scalars);        \
+    DO((state)->packers);        \
+    DO((state)->lazy_packers);   \
+    DO((state)->unpackers);      \
     DO((state)->errors);         \
     DO((state)->mapping_abc)
 

@@ -20,6 +20,7 @@
 
 #include "../src/buffer.h"
 #include "../src/dict.h"
+#include "../src/ext.h"
 #include "../src/list.h"
 #include "memo.h"
 
@@ -38,8 +39,13 @@ typedef struct {
     PyTypeObject *keys_type;
     PyTypeObject *values_type;
     PyTypeObject *items_type;
-    PyObject *errors;      /* module dirtyheap.errors, imported when first needed */
-    PyObject *mapping_abc; /* collections.abc.Mapping                             */
+    PyTypeObject *packed_type; /* placeholders, never seen by a user                  */
+    PyObject *errors;          /* module dirtyheap.errors, imported when first needed  */
+    PyObject *scalars;         /* module dirtyheap.scalars, the same; and three tables of it: */
+    PyObject *packers;         /* dict: exact type -> packer(core, obj)                */
+    PyObject *lazy_packers;    /* dict: name of a module -> finder(type)               */
+    PyObject *unpackers;       /* list: by code, unpacker(data)                        */
+    PyObject *mapping_abc;     /* collections.abc.Mapping                             */
 } dhp_state;
 
 #define DHP_SMALL_INTS 1024
@@ -73,11 +79,14 @@ typedef struct {
     void **texts_seen;       /* by slot: the last other one, an address only        */
     dhp_known_shape *shapes; /* DHP_KNOWN_SHAPES slots, by address of the first key */
     char is_read_only;
-    Py_ssize_t exports_count; /* views of buffers still alive, also after close   */
-    PyGILState_STATE gil;     /* of the stop under way                            */
-    int stops_depth;          /* stops under way, nested ones included; under GIL */
-    dhp_block *blocks;        /* transactions under way, the innermost first      */
-    char undo_failed;         /* one of them could not be taken back              */
+    Py_ssize_t exports_count;    /* views of buffers still alive, also after close   */
+    PyGILState_STATE gil;        /* of the stop under way                            */
+    int stops_depth;             /* stops under way, nested ones included; under GIL */
+    dhp_block *blocks;           /* transactions under way, the innermost first      */
+    char undo_failed;            /* one of them could not be taken back              */
+    char allow_pickle;           /* Pickled values may be read                       */
+    uint64_t placeholders_count; /* made so far; tells whether an operation made one */
+    PyObject *orphans;           /* list of objects that may not die yet, or NULL    */
     PyObject *weakrefs;
 } dhp_core;
 
@@ -155,18 +164,47 @@ static inline void dhp_gc_resume(int was_enabled)
         PyGC_Enable();
 }
 
+/* --- pack.c ----------------------------------------------------------------------------------- */
+/* Packed forms of objects, by address. A form: (key bytes or None, payload bytes), a container, or
+ * NotImplemented. Zero memory is the empty table. */
+typedef struct {
+    dhp_memo forms;    /* owned objects                               */
+    PyObject *sources; /* list: keeps the objects at their addresses  */
+    int rounds_count;
+} dhp_packing;
+
+/* What conversions return that met something without a packed form. */
+enum { DHP_RETRY = 1 };
+
+/* Pack everything below obj that needs it and is not in the table yet. Runs Python code: the
+ * heap may be closed afterwards. 0, or -1 with an exception. */
+int dhp_packing_gather(dhp_core *core, dhp_packing *packing, PyObject *obj);
+/* The form, borrowed, or NULL. packing may be NULL. The rest of these run no Python code. */
+PyObject *dhp_packing_find(const dhp_packing *packing, PyObject *obj);
+/* Is obj, or an element of this tuple, one that a packer was not yet asked for? */
+int dhp_packing_lacks(const dhp_packing *packing, PyObject *obj);
+void dhp_packing_finish(dhp_core *core, dhp_packing *packing);
+/* May run Python code. */
+void dhp_orphans_release(dhp_core *core);
+int dhp_has_packer(dhp_core *core, PyObject *obj);
+PyObject *dhp_scalars(dhp_state *state);
+
 /* --- key.c ------------------------------------------------------------------------------------ */
 /* A key made from a Python object; borrows from the object, so keep that alive. */
 typedef struct {
     dh_key key;
-    PyObject *text;  /* owned: what key borrows from, or NULL          */
-    uint8_t *buffer; /* malloc'd canonical bytes, or NULL              */
+    PyObject *text;       /* owned: what key borrows from, or NULL          */
+    uint8_t *buffer;      /* malloc'd canonical bytes, or NULL              */
+    dhp_packing *packing; /* malloc'd: forms of what is packed in it, or NULL */
+    dhp_core *core;       /* with packing                                   */
+    bool is_packed;       /* borrows from a packed form                     */
     uint8_t scratch[DH_KEY_SCRATCH_BYTES];
 } dhp_key;
 
 enum { DHP_KEY_READY = 0, DHP_KEY_NONE = 1 }; /* NONE: hashable, but no heap can hold it */
 int dhp_key_init_slow(dhp_core *core, PyObject *obj, dhp_key *out);
-int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, dhp_key *out);
+int dhp_key_init_plain_slow(dhp_core *core, PyObject *obj, const dhp_packing *packing,
+                            dhp_key *out);
 int dhp_key_find_slow(dhp_core *core, PyObject *obj, dhp_key *out);
 void dhp_key_finish_slow(dhp_key *k);
 
@@ -206,6 +244,8 @@ static inline bool dhp_key_init_fast(dhp_core *core, PyObject *obj, dhp_key *out
 {
     out->text = NULL;
     out->buffer = NULL;
+    out->packing = NULL;
+    out->is_packed = false;
     if (PyUnicode_CheckExact(obj))
         return dhp_key_from_text(core, obj, &out->key);
     if (PyLong_CheckExact(obj)) {
@@ -231,15 +271,17 @@ static inline int dhp_key_find(dhp_core *core, PyObject *obj, dhp_key *out)
     return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
                                                         : dhp_key_find_slow(core, obj, out);
 }
-/* The same without asking an unsupported object for its hash: runs no Python code. */
-static inline int dhp_key_init_plain(dhp_core *core, PyObject *obj, dhp_key *out)
+/* The same without asking an unsupported object for its hash, or a packer: runs no Python code. */
+static inline int dhp_key_init_plain(dhp_core *core, PyObject *obj, const dhp_packing *packing,
+                                     dhp_key *out)
 {
-    return DH_LIKELY(dhp_key_init_fast(core, obj, out)) ? DHP_KEY_READY
-                                                        : dhp_key_init_plain_slow(core, obj, out);
+    return DH_LIKELY(dhp_key_init_fast(core, obj, out))
+               ? DHP_KEY_READY
+               : dhp_key_init_plain_slow(core, obj, packing, out);
 }
 static inline void dhp_key_finish(dhp_key *k)
 {
-    if (DH_UNLIKELY(k->text != NULL || k->buffer != NULL))
+    if (DH_UNLIKELY(k->text != NULL || k->buffer != NULL || k->packing != NULL))
         dhp_key_finish_slow(k);
 }
 
@@ -249,11 +291,14 @@ const char *dhp_utf8(PyObject *str, Py_ssize_t *size_out, PyObject **owner_out);
 int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, size_t *size_out);
 
 /* --- convert_in.c ----------------------------------------------------------------------------- */
-/* Convert what needs no memo: everything but plain dict, list and tuple. 1: done; 0: one of those
- * three; -1: exception. A cell made for it belongs to the caller. */
+/* Convert what needs no memo and no packer. 1: done; 0: it does; -1: exception. A cell made for it
+ * belongs to the caller. */
 int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out);
-/* Convert any value. Containers are copied in whole, or not at all. */
+/* Convert any value. Containers are copied in whole, or not at all. Packers may run Python code,
+ * but none has run since the word was made. */
 int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out);
+/* The word of an object that a key was made from: the same packed forms, never others. */
+int dhp_word_from_key(dhp_core *core, PyObject *obj, const dhp_key *key, dh_word *word_out);
 static inline bool dhp_word_from_int(PyObject *obj, dh_word *word_out)
 {
     int overflow;
@@ -273,16 +318,18 @@ static inline int dhp_word_from(dhp_core *core, PyObject *obj, dh_word *word_out
     return dhp_word_from_slow(core, obj, word_out);
 }
 /* Convert many under one journal and one memo; all or nothing. The items are those of an exact
- * list or tuple; words: room for all. */
-int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word *words);
+ * list or tuple, which must stay alive until the words are stored. words: malloc'd. */
+int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word **words_out, size_t *count_out);
 /* For update: pairs[2i] = key word, or EMPTY when the key is present in target already and cheap
- * to make again; pairs[2i+1] = value. target 0: an empty dict. */
-int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, dh_word *pairs);
+ * to make again; pairs[2i+1] = value. target 0: an empty dict. 0; DHP_RETRY and nothing made: gather
+ * for the dict and call again; -1. */
+int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, const dhp_packing *packing,
+                        dh_word *pairs);
+/* Only the values of a plain dict, in its order; the same. */
+int dhp_words_from_values(dhp_core *core, PyObject *dict, const dhp_packing *packing,
+                          dh_word *words);
 /* Give back words that were not stored. New containers among them are left to the collector. */
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
-
-/* Only the values of a plain dict, in its order. */
-int dhp_words_from_values(dhp_core *core, PyObject *dict, dh_word *words);
 
 /* --- dict_shapes.c ---------------------------------------------------------------------------- */
 /* The shape that a copy of this plain dict would have, or EMPTY; with Python's collector paused and
@@ -293,7 +340,15 @@ void dhp_shapes_forget(dhp_core *core);
 /* --- convert_out.c ---------------------------------------------------------------------------- */
 /* Finish a memo whose values are objects, owned. */
 void dhp_memo_release(dhp_memo *memo);
-/* A new Python object for a word. Runs no Python code while it still needs the arena. */
+/* A new object for a word, with placeholders for what is packed. Runs no Python code. */
+PyObject *dhp_raw_from_slow(dhp_core *core, dh_word word);
+static inline PyObject *dhp_raw_from(dhp_core *core, dh_word word)
+{
+    if (dh_is_int(word))
+        return PyLong_FromLongLong(dh_int_value(word));
+    return dhp_raw_from_slow(core, word);
+}
+/* A new Python object for a word. Runs Python code, but none while it still needs the arena. */
 PyObject *dhp_object_from_slow(dhp_core *core, dh_word word);
 static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)
 {
@@ -301,9 +356,27 @@ static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)
         return PyLong_FromLongLong(dh_int_value(word));
     return dhp_object_from_slow(core, word);
 }
-/* Both objects of an entry; the arena may be left afterwards. */
+/* Both objects of an entry; runs Python code. */
 int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
                           PyObject **value_out);
+/* The same with placeholders; runs none. */
+int dhp_raws_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
+                       PyObject **value_out);
+
+/* --- unpack.c --------------------------------------------------------------------------------- */
+extern PyType_Spec dhp_packed_spec;
+PyObject *dhp_packed_new(dhp_core *core, dh_word word);
+/* The value of an EXT word. */
+PyObject *dhp_unpacked(dhp_core *core, dh_word word);
+/* The three that follow unpack if placeholders were made since the counter stood at count_before;
+ * they run Python code. Takes obj over (NULL passes through): what the user shall see instead. */
+PyObject *dhp_resolve(dhp_core *core, uint64_t count_before, PyObject *obj);
+/* Takes a private list or dict over and gives it back, resolved in its place. */
+PyObject *dhp_resolve_inside(dhp_core *core, uint64_t count_before, PyObject *copy);
+/* The same for all lists and dicts among the memo's objects, whatever the counter says. */
+int dhp_resolve_all(dhp_core *core, const dhp_memo *copies);
+/* Is the value behind the same word still the one that raw was made from? */
+int dhp_is_still(dhp_core *core, dh_word word, PyObject *raw);
 
 /* --- to_python.c ----------------------------------------------------------------------------- */
 /* Plain deep copy of anything; cycles and shared references kept. */
@@ -326,8 +399,9 @@ int dhp_dict_store(dhp_proxy *self, PyObject *key, PyObject *value);
 /* The update method's work: other (may be NULL) and kwargs (may be NULL). */
 int dhp_dict_update(dhp_proxy *self, PyObject *other, PyObject *kwargs);
 PyObject *dhp_dict_update_method(PyObject *self, PyObject *args, PyObject *kwargs);
-/* Plain dict with the same entries. */
+/* Plain dict with the same entries; raw: with placeholders, and without running Python code. */
 PyObject *dhp_dict_copy(dhp_proxy *self);
+PyObject *dhp_dict_copy_raw(dhp_proxy *self);
 PyObject *dhp_dict_iter_new(dhp_proxy *self, dhp_dict_part part, int is_reversed);
 PyObject *dhp_dict_view_new(dhp_proxy *self, dhp_dict_part part);
 PyObject *dhp_dict_richcompare(PyObject *self, PyObject *other, int op);
@@ -339,13 +413,16 @@ extern PyType_Spec dhp_list_iter_spec;
 Py_ssize_t dhp_list_length(PyObject *self);
 PyObject *dhp_list_item(PyObject *self, Py_ssize_t index);
 PyObject *dhp_list_iter_new(dhp_proxy *self, int is_reversed);
-/* Plain list with the same values. */
+/* Plain list with the same values; raw: with placeholders, and without running Python code. */
 PyObject *dhp_list_copy(dhp_proxy *self);
+PyObject *dhp_list_copy_raw(dhp_proxy *self);
 int dhp_list_extend(dhp_proxy *self, PyObject *iterable);
 PyObject *dhp_list_subscript(PyObject *self, PyObject *item);
 int dhp_list_ass_subscript(PyObject *self, PyObject *item, PyObject *value);
-/* Words for a splice, made from any iterable; malloc'd. Lists of the same heap are cloned. */
-int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out);
+/* Words for a splice, made from any iterable; malloc'd. Lists of the same heap are cloned. *keep_out:
+ * to be released when the words are stored, for its end may run Python code. */
+int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out,
+                   PyObject **keep_out);
 int dhp_list_splice(dhp_proxy *self, Py_ssize_t start, Py_ssize_t removed, dh_word *words,
                     size_t count);
 int dhp_list_contains(PyObject *self, PyObject *value);

@@ -1,7 +1,7 @@
 /* to_python.c -- whole graphs as plain Python objects.
  *
- * Inside the heap no Python code runs: Python's collector is paused and all keys are exact built-in
- * objects. Around it, in plain containers that hold containers of a heap, keys are the user's: what
+ * Inside the heap no Python code runs: Python's collector is paused, all keys are exact built-in
+ * objects, and packed values stay placeholders until the walk is over. Around it, in plain containers that hold containers of a heap, keys are the user's: what
  * such a container holds is listed before it is followed, and the heap asked for anew each time.
  */
 #include "state.h"
@@ -11,7 +11,8 @@ typedef struct {
     /* Containers met so far -> their copies, owned. A container of the heap is known by its word, a
      * plain one by its address with bit 0 set, which no ref has. */
     dhp_memo memo;
-    PyObject *sources; /* list of the plain ones: kept, so that no address is used again */
+    uint64_t count_before; /* of the core's placeholders, at its first container */
+    PyObject *sources;     /* list of the plain ones: kept, so that no address is used again */
 } plain_copy;
 
 /* The copy made before as a new reference, or NULL. */
@@ -41,7 +42,7 @@ static int plain_fill_dict(plain_copy *c, dh_word word, PyObject *copy)
     int rc, failed = 0;
 
     while (!failed && (rc = dh_dict_next(c->core->heap, word, &position, &key, &value)) == 1) {
-        PyObject *key_obj = dhp_object_from(c->core, key);
+        PyObject *key_obj = dhp_raw_from(c->core, key);
         PyObject *value_obj = key_obj ? plain_from(c, value) : NULL;
         failed = value_obj == NULL || PyDict_SetItem(copy, key_obj, value_obj) < 0;
         Py_XDECREF(key_obj);
@@ -141,7 +142,7 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
 static PyObject *plain_from(plain_copy *c, dh_word word)
 {
     if (!dh_is_container(word) && !dh_is_ref_to(word, DH_T_TUPLE))
-        return dhp_object_from(c->core, word);
+        return dhp_raw_from(c->core, word);
     PyObject *copy = plain_known(c, word);
     if (copy != NULL || Py_EnterRecursiveCall(" while a heap's value is copied") != 0)
         return copy;
@@ -159,8 +160,10 @@ static PyObject *plain_proxy(plain_copy *c, dhp_state *state, dhp_proxy *proxy)
     dh_word word = dhp_word(proxy);
     if (word == 0)
         return NULL;
-    if (c->core == NULL)
+    if (c->core == NULL) {
         c->core = proxy->core;
+        c->count_before = proxy->core->placeholders_count;
+    }
     return c->core == proxy->core ? plain_from(c, word) : dhp_to_python(state, (PyObject *)proxy);
 }
 
@@ -226,8 +229,11 @@ PyObject *dhp_to_python(dhp_state *state, PyObject *obj)
     plain_copy c = {.core = NULL, .sources = PyList_New(0)};
     int was_enabled = dhp_gc_pause();
     PyObject *copy = c.sources != NULL ? plain_any(&c, state, obj) : NULL;
+    dhp_gc_resume(was_enabled);
+    if (copy != NULL && c.core != NULL && c.core->placeholders_count != c.count_before &&
+        dhp_resolve_all(c.core, &c.memo) < 0)
+        Py_CLEAR(copy);
     dhp_memo_release(&c.memo);
     Py_XDECREF(c.sources);
-    dhp_gc_resume(was_enabled);
     return copy;
 }

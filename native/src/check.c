@@ -8,6 +8,7 @@
 #include "buffer.h"
 #include "dict.h"
 #include "dict_shape.h"
+#include "ext.h"
 #include "list.h"
 #include "mark.h"
 #include "set.h"
@@ -25,7 +26,7 @@ typedef struct {
 static bool type_is_raw(dh_type type)
 {
     return type == DH_T_STR || type == DH_T_BYTES || type == DH_T_FLOAT || type == DH_T_BIGINT ||
-           type == DH_T_BUCKET || type == DH_T_DATA;
+           type == DH_T_EXT || type == DH_T_BUCKET || type == DH_T_DATA;
 }
 
 static void problem(checker *check, dh_word w)
@@ -103,6 +104,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_float_read(heap, w, &number);
     case DH_T_BIGINT:
         return dh_bigint_read(heap, w, &sign, &view);
+    case DH_T_EXT:
+        return dh_ext_check(heap, w);
     case DH_T_TUPLE:
         return check_tuple(heap, w);
     case DH_T_DICT:

@@ -2,9 +2,11 @@
  *
  * Contract: value.h. Numbers equal across int, bool, float and big int end in the same tag and
  * bytes, as in Python (docs.python.org/3/library/stdtypes.html, "Hashing of numeric types"): what
- * fits an int64 is 'i', other integers are 'I', the rest 'f'. All NaNs are one key. Stored words
+ * fits an int64 is 'i', other integers are 'I', other numbers a float can be 'f'; rationals beyond
+ * these come packed, as 'q'. All NaNs are one key. Stored words
  * may come from a damaged file: a tuple's canonical bytes are bounded by what the heap holds.
  */
+#include "ext.h"
 #include "siphash.h"
 #include "value_private.h"
 
@@ -92,6 +94,41 @@ static void key_set_text(dh_key *key, uint8_t tag, const uint8_t *data, size_t s
     key_set(key, tag, word, data, size);
 }
 
+/* No hash. The bytes may come from a damaged file. */
+static int key_set_canonical(const dh_heap *heap, uint8_t tag, const uint8_t *data, size_t size,
+                             uint8_t scratch[DH_KEY_SCRATCH_BYTES], dh_key *key)
+{
+    int64_t v;
+    double d;
+    if (tag == 0)
+        return DH_E_UNHASHABLE;
+    if (tag == 'i' && size == sizeof v) {
+        memcpy(&v, data, sizeof v);
+        key_set_int(key, v);
+    } else if (tag == 'f' && size == sizeof d) {
+        memcpy(&d, data, sizeof d);
+        key_set_float(key, d, scratch);
+    } else if (tag == 'I' && size > 1 && data[0] <= 1 && data[size - 1] != 0) {
+        key_set_bigint(key, data, size);
+    } else if (tag == 's' || tag == 'b') {
+        key_set_text(key, tag, data, size);
+    } else if (tag == 't' || tag == 'q' || tag == 'x') {
+        key_set(key, tag, 0, data, size);
+    } else {
+        return dhi_fail(heap, DH_E_CORRUPT, "a packed value has no key of tag %u", (unsigned)tag);
+    }
+    return 0;
+}
+
+int dh_key_from_canonical(const dh_heap *heap, uint8_t tag, const uint8_t *data, size_t size,
+                          uint8_t scratch[DH_KEY_SCRATCH_BYTES], dh_key *key_out)
+{
+    int rc = key_set_canonical(heap, tag, data, size, scratch, key_out);
+    if (rc == 0)
+        key_hash(heap, key_out);
+    return rc;
+}
+
 void dh_key_from_int(const dh_heap *heap, int64_t v, dh_key *key_out)
 {
     key_set_int(key_out, v);
@@ -158,6 +195,7 @@ static int key_set_ref(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SC
                        dh_key *key)
 {
     dh_bytes_view view;
+    dh_ext_view ext;
     double d;
     int rc;
     switch (dh_ref_type(w)) {
@@ -172,6 +210,10 @@ static int key_set_ref(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SC
         if (rc == 0)
             key_set_float(key, d, scratch);
         return rc;
+    case DH_T_EXT:
+        rc = dh_ext_read(heap, w, &ext);
+        return rc != 0 ? rc
+                       : key_set_canonical(heap, ext.key_tag, ext.key, ext.key_size, scratch, key);
     default:
         return DH_E_UNHASHABLE;
     }

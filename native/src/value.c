@@ -7,7 +7,7 @@
  */
 #include "value.h"
 
-#include "span.h"
+#include "ext.h"
 #include "value_private.h"
 
 #include <stdlib.h>
@@ -224,7 +224,7 @@ static void value_drop_at(dh_heap *heap, dh_word w, unsigned depth)
     dh_type type = dh_ref_type(w);
     if (type == DH_T_TUPLE)
         tuple_drop(heap, w, depth);
-    else if (type >= DH_T_STR && type < DH_T_TUPLE)
+    else if ((type >= DH_T_STR && type < DH_T_TUPLE) || type == DH_T_EXT)
         dh_cell_free(heap, dh_ref_off(w));
 }
 
@@ -272,6 +272,7 @@ static int value_clone_at(dh_heap *heap, dh_word w, unsigned depth, uint64_t *bu
                           dh_word *word_out)
 {
     dh_bytes_view view;
+    dh_ext_view ext;
     bool is_negative;
     double d;
     int rc;
@@ -291,6 +292,9 @@ static int value_clone_at(dh_heap *heap, dh_word w, unsigned depth, uint64_t *bu
     case DH_T_BIGINT:
         rc = dh_bigint_read(heap, w, &is_negative, &view);
         return rc != 0 ? rc : dh_bigint_new(heap, is_negative, view.data, view.size, word_out);
+    case DH_T_EXT:
+        rc = dh_ext_read(heap, w, &ext);
+        return rc != 0 ? rc : dh_ext_new(heap, &ext, word_out);
     case DH_T_TUPLE:
         return tuple_clone(heap, w, depth, budget, word_out);
     default:

@@ -1,4 +1,5 @@
-/* value.h -- values without identity: strings, bytes, big ints, boxed floats, tuples.
+/* value.h -- values without identity: strings, bytes, big ints, boxed floats, tuples. Packed values
+ * of richer types: ext.h.
  *
  * A cell of such a value belongs to exactly one slot: whoever overwrites or removes the word frees
  * it (dh_value_drop). Copying a word into a second slot needs dh_value_clone. Containers are
@@ -51,7 +52,8 @@ typedef struct {
     uint64_t hash;       /* SipHash-1-3 of the canonical form, key per heap                     */
     dh_word word;        /* != 0: a stored key that is this word is equal (int, short, None)    */
     uint8_t tag;         /* 'i' int in 64 bits, 'I' larger, 'f' float, 's' str, 'b' bytes,
-                            'n' None, 't' tuple                                                 */
+                            'n' None, 't' tuple; of packed values also 'q' a rational number
+                            that is none of the others, 'x' any other                           */
     int64_t number;      /* for 'i'                                                             */
     const uint8_t *data; /* canonical bytes for the other tags; borrowed from the caller        */
     size_t size;
@@ -69,6 +71,11 @@ void dh_key_from_float(const dh_heap *heap, double d, uint8_t *scratch, dh_key *
 void dh_key_from_bigint(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
 /* data: canonical bytes of a tuple: concatenation of elements made by dh_key_encode. */
 void dh_key_from_tuple(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
+/* The canonical form of a packed value, as its packer made it: checked, and made minimal where a
+ * number has several. DH_E_UNHASHABLE for tag 0, DH_E_CORRUPT for what no packer makes. scratch: as
+ * for big floats; data must live as long as the key. */
+int dh_key_from_canonical(const dh_heap *heap, uint8_t tag, const uint8_t *data, size_t size,
+                          uint8_t scratch[DH_KEY_SCRATCH_BYTES], dh_key *key_out) DH_MUST_USE;
 /* Append one key as tuple element: tag, u32 size, canonical bytes (8 bytes for 'i').
  * Returns bytes needed; writes only when they fit. */
 size_t dh_key_encode(const dh_key *key, uint8_t *out, size_t room);

@@ -31,6 +31,7 @@ typedef enum {
     DH_T_BUFFER = 8,
     DH_T_SET = 9, /* head and entries as those of a dict, without values                  */
     DH_T_CONTAINERS_LAST = 13,
+    DH_T_EXT = 15, /* raw: a value of a richer type, packed (ext.h)                              */
     DH_T_VALUES_LAST = 15,
     DH_T_ENTRIES = 16, /* refs: (key, value) pairs of a dict                                     */
     DH_T_BUCKET = 17,  /* raw: groups of 8 hash slots                                            */

@@ -343,7 +343,7 @@ def test_unhashable_keys_say_what_dict_says(d):
 
 
 def test_keys_that_no_heap_can_hold_are_absent(d):
-    for key in (object(), frozenset(), 1j, int, (1, object())):
+    for key in (object(), frozenset(), int, (1, object())):
         assert key not in d
         assert d.get(key, "no") == "no"
         assert d.pop(key, "no") == "no"
@@ -608,6 +608,10 @@ def test_a_key_is_found_by_what_is_equal_to_it(heap, stored, asked):
     d[stored] = 1
     del d[asked]
     assert d == {"other": 0}
+    if type(asked) in (Decimal, Fraction, complex):  # a heap can hold these themselves
+        d[asked] = 1
+        assert list(map(type, d)) == [str, type(asked)]
+        return
     with pytest.raises(TypeError, match="cannot hold a key"):
         d[asked if type(asked) is not tuple else asked[0]] = 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import collections
-import decimal
 import enum
 import math
 import random
@@ -296,15 +295,12 @@ REFUSED = [
     (type("F", (float,), {})(1), "F", r"float\(\)"),
     (bytearray(b"x"), "bytearray", r"heap\.buffer\(\)"),
     (memoryview(b"x"), "memoryview", r"heap\.buffer\(\)"),
-    (decimal.Decimal(1), "decimal.Decimal", "store None, bool"),
-    (1j, "complex", "store None, bool"),
     ({1}, "set", "store None, bool"),
     (frozenset(), "frozenset", "store None, bool"),
     (array.array("d"), "array.array", "heap.buffer"),
     (Whatever(), "Whatever", "store None, bool"),
     (int, "type", "store None, bool"),
     (print, "builtin_function_or_method", "store None, bool"),
-    (range(3), "range", "store None, bool"),
     (Ellipsis, "ellipsis", "store None, bool"),
 ]
 
@@ -343,7 +339,7 @@ def test_refused_numpy_scalars(heap):
 
 
 def test_refused_key_deep_inside(heap):
-    for key in (Color.RED, Point(1, 2), frozenset(), 1j):
+    for key in (Color.RED, Point(1, 2), frozenset()):
         with pytest.raises(TypeError, match=r"^value\['a'\]\[1\] has a key of type '.*"):
             heap.root["x"] = {"a": [0, {"ok": 1, key: 2}]}
     with pytest.raises(TypeError, match="has a key of type 'tuple'"):
