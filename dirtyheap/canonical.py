@@ -1,8 +1,8 @@
 """Canonical forms: the bytes by which a packed value is known as a key.
 
-A tag and bytes, as ``dh_key`` in ``native/src/value.h`` has them. Values that Python calls equal have
-one form: a Decimal, Fraction or complex that equals an int or a float has that number's form, other
-rationals share ``q``. Must never take time or memory out of proportion to the value itself.
+A tag and bytes, as ``dh_key`` in ``native/src/value.h`` has them. Values that Python calls equal
+have one form: a Decimal, Fraction or complex that equals an int or a float has that number's form,
+other rationals share ``q``. Must never take time or memory out of proportion to the value itself.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
 
-# Decimals are turned into exact ratios up to this many digits before or behind the point. Beyond, an
-# exponent of a few bytes would become a number of megabytes: they equal other Decimals only.
+# Decimals are turned into exact ratios up to this many digits before or behind the point. Beyond,
+# an exponent of a few bytes would become a number of megabytes: they equal other Decimals only.
 DECIMAL_DIGITS_MAX: Final = 8192
 
 _INT64_MIN: Final = -(1 << 63)

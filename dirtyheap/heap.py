@@ -58,7 +58,7 @@ def open(
             results). ``"uffd"``, ``"uffd-dev"``, ``"compare"`` force one. The environment variable
             ``DIRTYHEAP_TRACKER`` says what ``"auto"`` means.
         allow_pickle: True: values stored as :class:`Pickled` are read. That runs whatever code the
-            heap's author chose, so only for heaps that you trust. False: reading one is a HeapError.
+            heap's author chose: only for heaps that you trust. False: reading one is a HeapError.
 
     Raises:
         HeapLockedError: another process (or this one) has it open for writing.

@@ -18,8 +18,8 @@ _PROTOCOL: Final = 5
 class Pickled:
     """Marks an object to be stored as a pickle; reading gives a new, equal object.
 
-    Only a heap opened with ``allow_pickle=True`` reads it; any other keeps it unread. What is read is
-    a copy each time: changing it changes nothing in the heap. It cannot be a key.
+    Only a heap opened with ``allow_pickle=True`` reads it; any other keeps it unread. What is read
+    is a copy each time: changing it changes nothing in the heap. It cannot be a key.
 
     >>> import dirtyheap as dh, re, tempfile, os
     >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h"), allow_pickle=True) as heap:

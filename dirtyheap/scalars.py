@@ -1,7 +1,7 @@
 """Values of richer types: who packs them, who unpacks them, and types that a program adds.
 
-The compiled module (``native/python/pack.c``, ``unpack.c``) looks into the tables here by exact type
-and by code. A file names types by text only: nothing is ever imported because a file says so.
+The compiled module (``native/python/pack.c``, ``unpack.c``) looks into the tables here by exact
+type and by code. A file names types by text only: nothing is ever imported because a file says so.
 
 A packer is called with the core and the object and returns ``(key, payload)`` in bytes, or a
 container of that heap which shall stand for the object, or NotImplemented. The key is the canonical
@@ -162,7 +162,7 @@ def register(
     known = _registered.get(name)
     if known is not None and known.cls is not cls:
         raise ValueError(
-            f"the name {name!r} is taken by {known.cls!r}: give this class one of its own, with name="
+            f"the name {name!r} is taken by {known.cls!r}: give this class its own, with name="
         )
     _registered[name] = _Registered(cls, unpack)
     packers[cls] = _enum_packer(cls, name) if is_enum else _user_packer(cls, name, pack)
@@ -202,7 +202,7 @@ def _enum_packer(cls: Any, name: str) -> Packer:
     return packer
 
 
-# --- unpacking what is not a standard type ---------------------------------------------------------
+# --- unpacking what is not a standard type --------------------------------------------------------
 
 
 def _unpack_user(form: Form, data: bytes) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PosixPath, PurePath, PurePosixPath
@@ -80,11 +80,11 @@ _FOLD: Final = 0x80
 
 def _zone_bytes(zone: tzinfo) -> bytes:
     """A fixed offset, or a key of the time zone database."""
-    if zone is timezone.utc:
+    if zone is UTC:
         return b"u"
     if type(zone) is timezone:
-        arguments = zone.__getinitargs__()  # type: ignore[attr-defined]  # typeshed has it not
-        offset = (arguments[0] // _MICROSECOND).to_bytes(6, "little", signed=True)
+        arguments: Any = zone.__getinitargs__()  # type: ignore[attr-defined]  # typeshed has it not
+        offset: bytes = (arguments[0] // _MICROSECOND).to_bytes(6, "little", signed=True)
         if len(arguments) == 1:
             return b"o" + offset
         return b"n" + offset + str.encode(arguments[1], "utf-8", "surrogatepass")
@@ -99,7 +99,7 @@ def _zone_bytes(zone: tzinfo) -> bytes:
 def _zone_from(data: bytes) -> tzinfo:
     kind, rest = data[:1], data[1:]
     if kind == b"u" and not rest:
-        return timezone.utc
+        return UTC
     if kind == b"z":
         return ZoneInfo(rest.decode())
     offset = timedelta(microseconds=int.from_bytes(rest[:6], "little", signed=True))
