@@ -308,6 +308,7 @@ REFUSED = [
 @pytest.mark.parametrize(("value", "name", "advice"), REFUSED, ids=[row[1] for row in REFUSED])
 def test_refused_values(heap, value, name, advice):
     heap.root["kept"] = ["as", "it", "was"]
+    know_shapes(heap, ["first", "a"], ["b c"], ["x", "a"])
     before = heap.stats()
     with pytest.raises(TypeError, match=f"^value is of type '.*{name}', .*{advice}"):
         heap.root["x"] = value
