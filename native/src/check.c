@@ -127,6 +127,7 @@ static int check_type(const dh_heap *heap, dh_word w)
     case DH_T_BIG:
     case DH_T_LEAF:
     case DH_T_NODE:
+    case DH_T_RNODE:
     case DH_T_DATA:
         return 0; /* checked with their owner */
     default:

@@ -1,9 +1,9 @@
-/* list.c -- List: a head and a vector, with a gap before the first element.
+/* list.c -- List: a head and a vector, with a gap before the first element. Deques too.
  *
  * Contract: list.h. The gap (slots of the vector before element 0, all EMPTY) stands in the flags
- * of the head's meta word; it makes inserting and removing at the front as cheap as at the end.
- * A splice moves the shorter side. Only lists of several leaves have use for a gap: in one leaf a
- * memmove is cheaper than the bookkeeping.
+ * of the head's meta word; it makes inserting and removing at the front as cheap as at the end:
+ * whole leaves of EMPTY slots come and go there. Only lists of several leaves have use for a gap: in
+ * one leaf a memmove is cheaper than the bookkeeping.
  *
  * Nothing may fail after the first store of an operation, so room comes first; what remains is
  * damage, which is reported and may leave a damaged list otherwise damaged.
@@ -12,7 +12,11 @@
 
 #include "value.h"
 
-#define LIST_GAP_LEAVES_MAX 16u
+/* A longer gap is cut back to one leaf. */
+#define LIST_GAP_MAX (2u * DH_VEC_LEAF_WORDS)
+/* As many elements before a change move into, or out of, the gap. */
+#define LIST_FRONT_MAX DH_VEC_LEAF_WORDS
+_Static_assert(2 * LIST_GAP_MAX < (1u << DH_META_FLAGS_BITS), "the gap stands in the flags");
 
 /* A checked list: where things stand. */
 typedef struct {
@@ -30,7 +34,8 @@ static int list_corrupt(const dh_heap *heap, dh_word list)
 
 static inline int list_open(const dh_heap *heap, dh_word list, list_view *view_out)
 {
-    dh_word *head = dh_deref(heap, list, DH_T_LIST, DH_HEAD_BYTES);
+    dh_type type = dh_is_ref_to(list, DH_T_DEQUE) ? DH_T_DEQUE : DH_T_LIST;
+    dh_word *head = dh_deref(heap, list, type, DH_HEAD_BYTES);
     if (DH_UNLIKELY(head == NULL)) {
         (void)list_corrupt(heap, list);
         return DH_E_CORRUPT;
@@ -54,10 +59,10 @@ static void list_set_gap(list_view *view, uint64_t gap)
     dh_store(&view->head[0], dh_meta(dh_meta_serial(view->head[0]), (unsigned)gap));
 }
 
-int dh_list_new(dh_heap *heap, dh_word *list_out)
+int dhi_list_head_new(dh_heap *heap, dh_type type, size_t bytes, dh_word *list_out)
 {
     dh_off off;
-    int rc = dh_cell_new(heap, DH_HEAD_BYTES, DH_REFS, &off);
+    int rc = dh_cell_new(heap, bytes, DH_REFS, &off);
     if (rc != 0)
         return rc;
     dh_word *head = dh_at(heap, off);
@@ -65,8 +70,13 @@ int dh_list_new(dh_heap *heap, dh_word *list_out)
     head[1 + DH_VEC_LENGTH] = dh_int(0);
     head[1 + DH_VEC_ROOT] = DH_EMPTY;
     head[1 + DH_VEC_DEPTH] = dh_int(0);
-    *list_out = dh_ref(DH_T_LIST, off);
+    *list_out = dh_ref(type, off);
     return 0;
+}
+
+int dh_list_new(dh_heap *heap, dh_word *list_out)
+{
+    return dhi_list_head_new(heap, DH_T_LIST, DH_HEAD_BYTES, list_out);
 }
 
 int dh_list_length(const dh_heap *heap, dh_word list, uint64_t *length_out)
@@ -152,138 +162,85 @@ static void list_drop_range(dh_heap *heap, const list_view *view, uint64_t start
     }
 }
 
-/* Store words (NULL: EMPTY) at slots of the vector. */
-static int list_fill(dh_heap *heap, dh_word *vec, uint64_t index, const dh_word *words,
-                     uint64_t count)
+/* Does a change at start move the elements before it? behind: how many there are after it. */
+static bool list_is_front(const list_view *view, uint64_t start, uint64_t behind)
 {
-    while (count > 0) {
-        uint64_t span;
-        dh_word *slot = dh_vec_slot(heap, vec, index, &span);
-        if (slot == NULL)
-            return DH_E_CORRUPT;
-        if (span > count)
-            span = count;
-        if (words != NULL) {
-            memcpy(slot, words, (size_t)span * 8);
-            words += span;
-        } else {
-            memset(slot, 0, (size_t)span * 8);
-        }
-        index += span;
-        count -= span;
+    return view->vec[DH_VEC_DEPTH] != dh_int(0) && start <= LIST_FRONT_MAX && start < behind;
+}
+
+/* Make `more` EMPTY elements at start. All or nothing. */
+static int list_open_hole(dh_heap *heap, list_view *view, uint64_t start, uint64_t more)
+{
+    bool is_front = list_is_front(view, start, view->length - start);
+    if (is_front && start == 0 && view->gap < more && more <= DH_VEC_LEAF_WORDS) {
+        int rc = dh_vec_insert(heap, view->vec, 0, NULL, DH_VEC_LEAF_WORDS);
+        if (rc != 0)
+            return rc;
+        list_set_gap(view, view->gap + DH_VEC_LEAF_WORDS);
     }
-    return 0;
-}
-
-/* How many leaves the gap grows and shrinks by: few, but in proportion, because each time all
- * refs to leaves move. */
-static uint64_t list_gap_step(const list_view *view)
-{
-    uint64_t leaves = view->length / DH_VEC_LEAF_WORDS / 64 + 1;
-    return leaves < LIST_GAP_LEAVES_MAX ? leaves : LIST_GAP_LEAVES_MAX;
-}
-
-/* Move the elements before start by shrinking or using the gap. Room for growth is there. */
-static int list_shift_front(dh_heap *heap, list_view *view, uint64_t start, uint64_t removed,
-                            uint64_t added)
-{
-    uint64_t from = view->gap, to = view->gap + removed - added;
-    int rc = dh_vec_move(heap, view->vec, to, from, start);
-    if (rc == 0 && to > from)
-        rc = list_fill(heap, view->vec, from, NULL, to - from);
+    if (!is_front || view->gap < more)
+        return dh_vec_insert(heap, view->vec, view->gap + start, NULL, more);
+    int rc = dh_vec_move(heap, view->vec, view->gap - more, view->gap, start);
     if (rc == 0)
-        list_set_gap(view, to);
+        list_set_gap(view, view->gap - more);
     return rc;
 }
 
-static int list_shift_back(dh_heap *heap, list_view *view, uint64_t start, uint64_t removed,
-                           uint64_t added)
+/* The gap becomes shorter by whole leaves, or goes. */
+static int list_cut_gap(dh_heap *heap, list_view *view, uint64_t length)
 {
-    uint64_t slots = view->gap + view->length, first = view->gap + start;
     int rc = 0;
-    if (added > removed)
-        rc = dh_vec_set_length(heap, view->vec, slots + added - removed);
-    if (rc == 0)
-        rc = dh_vec_move(heap, view->vec, first + added, first + removed,
-                         view->length - start - removed);
-    return rc;
-}
-
-/* Does the front move, and if so is there a gap large enough? Opens one when it pays. */
-static int list_prepare(dh_heap *heap, list_view *view, uint64_t start, uint64_t removed,
-                        uint64_t added, bool *is_front_out)
-{
-    uint64_t back = view->length - start - removed, step = list_gap_step(view);
-    bool is_deep = view->vec[DH_VEC_DEPTH] != dh_int(0);
-    *is_front_out = false;
-    if (added <= removed) {
-        *is_front_out =
-            is_deep && start < back &&
-            view->gap + (removed - added) <= (uint64_t)LIST_GAP_LEAVES_MAX * 3 * DH_VEC_LEAF_WORDS;
-        return 0;
+    /* Few elements behind a gap would keep a tree alive. */
+    uint64_t kept = length <= DH_VEC_LEAF_WORDS / 4 ? 0 : DH_VEC_LEAF_WORDS;
+    if (view->gap >= LIST_GAP_MAX || kept == 0) {
+        uint64_t less = view->gap > kept ? view->gap - kept : 0;
+        rc = dh_vec_remove(heap, view->vec, 0, less);
+        if (rc == 0 && less > 0)
+            list_set_gap(view, view->gap - less);
     }
-    uint64_t more = added - removed;
-    if (!is_deep || start >= back || more > step * DH_VEC_LEAF_WORDS)
-        return dh_vec_reserve(heap, view->vec, view->gap + view->length + more);
-    *is_front_out = true;
-    if (more <= view->gap)
-        return 0;
-    int rc = dh_vec_open_front(heap, view->vec, step);
-    if (rc == 0)
-        list_set_gap(view, view->gap + step * DH_VEC_LEAF_WORDS);
     return rc;
 }
 
-/* Give storage back after elements went away. */
-static int list_settle(dh_heap *heap, list_view *view, uint64_t length)
+/* Take out elements that were dropped already. Needs no memory. */
+static int list_close_hole(dh_heap *heap, list_view *view, uint64_t start, uint64_t less)
 {
-    uint64_t step = list_gap_step(view), leaves = view->gap / DH_VEC_LEAF_WORDS;
-    int rc = 0;
+    uint64_t behind = view->length - start - less, length = view->length - less;
+    int rc;
     if (length == 0) {
         dh_vec_clear(heap, view->vec);
         list_set_gap(view, 0);
         return 0;
     }
-    if (view->gap + length != dh_vec_length(view->vec))
-        rc = dh_vec_set_length(heap, view->vec, view->gap + length);
-    if (rc == 0 && view->vec[DH_VEC_DEPTH] != dh_int(0) && leaves > 2 * step) {
-        rc = dh_vec_close_front(heap, view->vec, leaves - step);
+    if (list_is_front(view, start, behind) && view->gap + less < 2 * LIST_GAP_MAX) {
+        rc = dh_vec_move(heap, view->vec, view->gap + less, view->gap, start);
         if (rc == 0)
-            list_set_gap(view, view->gap - (leaves - step) * DH_VEC_LEAF_WORDS);
-    }
-    /* Few elements behind a large gap would keep a tree alive. */
-    if (rc == 0 && view->gap > 0 && length <= DH_VEC_LEAF_WORDS / 4) {
-        rc = dh_vec_move(heap, view->vec, 0, view->gap, length);
-        list_set_gap(view, 0);
+            rc = dh_vec_fill(heap, view->vec, view->gap, NULL, less);
         if (rc == 0)
-            rc = dh_vec_set_length(heap, view->vec, length);
+            list_set_gap(view, view->gap + less);
+    } else {
+        rc = dh_vec_remove(heap, view->vec, view->gap + start, less);
     }
-    return rc;
+    return rc != 0 || view->gap == 0 ? rc : list_cut_gap(heap, view, length);
 }
 
 int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed,
                    const dh_word *inserted, uint64_t inserted_count)
 {
     list_view view;
-    bool is_front = false;
     int rc = list_open(heap, list, &view);
     if (rc != 0)
         return rc;
     if (start > view.length || removed > view.length - start)
         return DH_E_ABSENT;
-    if (inserted_count != removed) {
-        rc = list_prepare(heap, &view, start, removed, inserted_count, &is_front);
+    if (inserted_count > removed) {
+        rc = list_open_hole(heap, &view, start + removed, inserted_count - removed);
         if (rc != 0)
             return rc;
     }
     list_drop_range(heap, &view, start, removed);
-    if (inserted_count != removed)
-        rc = is_front ? list_shift_front(heap, &view, start, removed, inserted_count)
-                      : list_shift_back(heap, &view, start, removed, inserted_count);
-    if (rc == 0 && inserted_count > 0)
-        rc = list_fill(heap, view.vec, view.gap + start, inserted, inserted_count);
+    rc = dh_vec_fill(heap, view.vec, view.gap + start, inserted, inserted_count);
     if (rc == 0 && removed > inserted_count)
-        rc = list_settle(heap, &view, view.length - removed + inserted_count);
+        rc = list_close_hole(heap, &view, start + inserted_count, removed - inserted_count);
     return rc != 0 ? list_corrupt(heap, list) : 0;
 }
 
@@ -292,19 +249,21 @@ int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed
 int dh_list_reverse(dh_heap *heap, dh_word list)
 {
     list_view view;
-    uint64_t span;
     int rc = list_open(heap, list, &view);
     if (rc != 0)
         return rc;
-    for (uint64_t i = 0, j = view.length; i + 1 < j; i++) {
-        j--;
-        dh_word *low = dh_vec_slot(heap, view.vec, view.gap + i, &span);
-        dh_word *high = dh_vec_slot(heap, view.vec, view.gap + j, &span);
-        if (low == NULL || high == NULL)
+    uint64_t low = view.gap, high = view.gap + view.length; /* exclusive */
+    while (low + 1 < high) {
+        dh_vec_run left, right;
+        if (!dh_vec_run_at(heap, view.vec, low, &left) ||
+            !dh_vec_run_at(heap, view.vec, high - 1, &right))
             return list_corrupt(heap, list);
-        dh_word kept = *low;
-        dh_store(low, *high);
-        dh_store(high, kept);
+        dh_word *from = left.first + (low - left.start), *to = right.first + (high - right.start);
+        for (; low + 1 < high && low < left.limit && high > right.start; low++, high--) {
+            dh_word kept = *from;
+            dh_store(from++, *--to);
+            dh_store(to, kept);
+        }
     }
     return 0;
 }
@@ -342,14 +301,11 @@ static bool slots_are(const dh_heap *heap, const list_view *view, uint64_t from,
 int dh_list_check(const dh_heap *heap, dh_word list)
 {
     list_view view;
-    uint64_t room = 0;
     int rc = list_open(heap, list, &view);
-    if (rc != 0)
-        return rc;
-    uint64_t end = view.gap + view.length;
-    bool has_room = dh_vec_slot(heap, view.vec, end, &room) != NULL;
-    if (slots_are(heap, &view, 0, view.gap, true) && slots_are(heap, &view, view.gap, end, false) &&
-        (!has_room || slots_are(heap, &view, end, end + room, true)))
-        return 0;
-    return list_corrupt(heap, list);
+    if (rc == 0)
+        rc = dh_vec_check(heap, view.vec);
+    if (rc == 0 && (!slots_are(heap, &view, 0, view.gap, true) ||
+                    !slots_are(heap, &view, view.gap, view.gap + view.length, false)))
+        rc = list_corrupt(heap, list);
+    return rc;
 }

@@ -32,4 +32,7 @@ int dh_list_clear(dh_heap *heap, dh_word list) DH_MUST_USE;
 /* Every slot below the length exists and holds a value, every other is EMPTY; else DH_E_CORRUPT. */
 int dh_list_check(const dh_heap *heap, dh_word list) DH_MUST_USE;
 
+/* A head of that many bytes; a Deque's is longer. */
+int dhi_list_head_new(dh_heap *heap, dh_type type, size_t bytes, dh_word *list_out) DH_MUST_USE;
+
 #endif

@@ -1,62 +1,115 @@
 /* vec.c -- a vector of words: one cell, then a radix tree of one-page leaves.
  *
- * Contract: vec.h. A leaf or node exists for every slot below the length and for a stretch of
+ * Contract: vec.h; nodes: vec_private.h. Here is what needs no relaxed node: finding slots, the end,
+ * and changes so near to it that what lies behind is moved. The rest goes to vec_relaxed.c.
+ *
+ * In a plain tree a leaf or node exists for every slot below the length and for a stretch of
  * reserved ones behind it. Nothing but depth 0 is ever copied to grow. The three words may come
  * from a damaged file: every step down is a dh_deref, every loop is bounded by the tree's shape,
  * never by the length alone.
  */
-#include "vec.h"
+#include "vec_private.h"
 
-#include "span.h"
+/* As many slots behind a change are moved rather than the tree relaxed. */
+#define VEC_SHIFT_MAX (8u * VEC_LEAF_WORDS)
 
-#define VEC_BITS 9u
-#define VEC_LEAF_WORDS DH_VEC_LEAF_WORDS
+/* --- finding ---------------------------------------------------------------------------------- */
 
-/* The tree's depth, or -1 when damaged. */
-static int vec_depth(const dh_word *vec)
+/* What is known of a subtree on the way down. */
+typedef struct {
+    dh_word word;
+    int depth;
+    uint64_t start; /* slot number of its first                                        */
+    uint64_t limit; /* slots below it have lower numbers; UINT64_MAX at the right edge */
+} vec_subtree;
+
+/* Step down through relaxed nodes: below them, if anything, stand plain ones. */
+static inline bool vec_descend(const dh_heap *heap, const dh_word *vec, uint64_t index,
+                               vec_subtree *tree_out)
 {
-    int64_t depth = dh_int_value(vec[DH_VEC_DEPTH]);
-    return depth >= 0 && depth <= DH_VEC_DEPTH_MAX ? (int)depth : -1;
+    vec_subtree tree = {vec[DH_VEC_ROOT], vec_depth(vec), 0, UINT64_MAX};
+    for (; tree.depth > 0 && dh_is_ref_to(tree.word, DH_T_RNODE); tree.depth--) {
+        vec_rnode node;
+        if (DH_UNLIKELY(!rnode_open(heap, tree.word, &node)))
+            return false;
+        unsigned at = rnode_find(&node, index - tree.start);
+        if (at + 1 < node.count && tree.start + rnode_start(&node, at + 1) < tree.limit)
+            tree.limit = tree.start + rnode_start(&node, at + 1);
+        tree.start += rnode_start(&node, at);
+        tree.word = rnode_ref(&node, at);
+        if (DH_UNLIKELY(tree.start > index))
+            return false;
+    }
+    *tree_out = tree;
+    return tree.depth >= 0 && index - tree.start < vec_limit(tree.depth);
 }
 
-static int vec_corrupt(const dh_heap *heap)
+/* From there through plain nodes. */
+static inline bool vec_descend_plain(const dh_heap *heap, vec_subtree *tree, uint64_t index)
 {
-    (void)dhi_fail(heap, DH_E_CORRUPT, "a vector's storage is damaged");
-    return DH_E_CORRUPT;
+    for (; tree->depth > 0; tree->depth--) {
+        const dh_word *node = dh_deref(heap, tree->word, DH_T_NODE, VEC_NODE_BYTES);
+        if (DH_UNLIKELY(node == NULL))
+            return false;
+        tree->word = dh_load(&node[vec_digit(index - tree->start, tree->depth)]);
+    }
+    return true;
 }
 
-/* Slots a tree of that depth can hold; depth 0 counted as a full leaf. */
-static uint64_t vec_limit(int depth) { return (uint64_t)1 << VEC_BITS * ((unsigned)depth + 1u); }
-
-static unsigned vec_digit(uint64_t index, int depth)
+bool dh_vec_run_at(const dh_heap *heap, const dh_word *vec, uint64_t index, dh_vec_run *run_out)
 {
-    return (unsigned)(index >> VEC_BITS * (unsigned)depth) & (VEC_LEAF_WORDS - 1u);
+    vec_subtree tree;
+    size_t bytes = 0;
+    if (!vec_descend(heap, vec, index, &tree) || !vec_descend_plain(heap, &tree, index))
+        return false;
+    run_out->first = dhi_span(heap, tree.word, DH_T_LEAF, &bytes);
+    run_out->start = index - vec_digit(index - tree.start, 0);
+    run_out->limit = run_out->start + (bytes / 8 < VEC_LEAF_WORDS ? bytes / 8 : VEC_LEAF_WORDS);
+    if (run_out->limit > tree.limit)
+        run_out->limit = tree.limit;
+    return run_out->first != NULL && index < run_out->limit;
+}
+
+/* In one cell, or below relaxed nodes. */
+static dh_word *vec_slot_unusual(const dh_heap *heap, const dh_word *vec, uint64_t index,
+                                 uint64_t *span_out)
+{
+    vec_subtree tree;
+    dh_vec_run run;
+    if (DH_LIKELY(vec_is_relaxed(vec))) {
+        if (!vec_descend(heap, vec, index, &tree) || !vec_descend_plain(heap, &tree, index))
+            return NULL;
+        dh_word *leaf = dh_deref(heap, tree.word, DH_T_LEAF, VEC_LEAF_BYTES);
+        unsigned at = vec_digit(index - tree.start, 0);
+        uint64_t span = VEC_LEAF_WORDS - at;
+        *span_out = span < tree.limit - index ? span : tree.limit - index;
+        return leaf == NULL || index >= tree.limit ? NULL : leaf + at;
+    }
+    if (!dh_vec_run_at(heap, vec, index, &run))
+        return NULL;
+    *span_out = run.limit - index;
+    return run.first + (index - run.start);
 }
 
 dh_word *dh_vec_slot(const dh_heap *heap, const dh_word *vec, uint64_t index, uint64_t *span_out)
 {
     int depth = vec_depth(vec);
     dh_word w = vec[DH_VEC_ROOT];
-    if (DH_LIKELY(depth > 0)) {
-        if (index >= vec_limit(depth))
-            return NULL;
-        for (; depth > 0; depth--) {
-            const dh_word *node = dh_deref(heap, w, DH_T_NODE, DH_PAGE_BYTES);
-            if (DH_UNLIKELY(node == NULL))
-                return NULL;
-            w = dh_load(&node[vec_digit(index, depth)]);
-        }
-        dh_word *leaf = dh_deref(heap, w, DH_T_LEAF, DH_PAGE_BYTES);
-        unsigned at = vec_digit(index, 0);
-        *span_out = VEC_LEAF_WORDS - at;
-        return leaf == NULL ? NULL : leaf + at;
-    }
-    size_t bytes;
-    dh_word *leaf = depth == 0 ? dhi_span(heap, w, DH_T_LEAF, &bytes) : NULL;
-    if (leaf == NULL || index >= bytes / 8 || index >= VEC_LEAF_WORDS)
+    /* The usual way by hand: a plain tree of whole leaves. */
+    if (DH_UNLIKELY(depth <= 0 || !dh_is_ref_to(w, DH_T_NODE)))
+        return vec_slot_unusual(heap, vec, index, span_out);
+    if (index >= vec_limit(depth))
         return NULL;
-    *span_out = (bytes > DH_PAGE_BYTES ? DH_PAGE_BYTES : bytes) / 8 - index;
-    return leaf + index;
+    for (; depth > 0; depth--) {
+        const dh_word *node = dh_deref(heap, w, DH_T_NODE, VEC_NODE_BYTES);
+        if (DH_UNLIKELY(node == NULL))
+            return NULL;
+        w = dh_load(&node[vec_digit(index, depth)]);
+    }
+    dh_word *leaf = dh_deref(heap, w, DH_T_LEAF, VEC_LEAF_BYTES);
+    unsigned at = vec_digit(index, 0);
+    *span_out = VEC_LEAF_WORDS - at;
+    return leaf == NULL ? NULL : leaf + at;
 }
 
 /* --- growing ---------------------------------------------------------------------------------- */
@@ -113,8 +166,8 @@ static int vec_deepen(dh_heap *heap, dh_word *vec)
             return rc;
     }
     if (depth == DH_VEC_DEPTH_MAX)
-        return dhi_fail(heap, DH_E_LIMIT, "a vector cannot be that long");
-    int rc = dh_cell_new(heap, DH_PAGE_BYTES, DH_REFS, &off);
+        return vec_too_long(heap);
+    int rc = dh_cell_new(heap, VEC_NODE_BYTES, DH_REFS, &off);
     if (rc != 0)
         return rc;
     dh_word *node = dh_at(heap, off);
@@ -132,12 +185,12 @@ static int vec_make_leaf(dh_heap *heap, dh_word *vec, uint64_t index)
         dh_type type = depth > 0 ? DH_T_NODE : DH_T_LEAF;
         if (*at == DH_EMPTY) {
             dh_off off;
-            int rc = dh_cell_new(heap, DH_PAGE_BYTES, DH_REFS, &off);
+            int rc = dh_cell_new(heap, VEC_NODE_BYTES, DH_REFS, &off);
             if (rc != 0)
                 return rc;
             dh_store(at, dh_ref(type, off));
         }
-        dh_word *cell = dh_deref(heap, *at, type, DH_PAGE_BYTES);
+        dh_word *cell = dh_deref(heap, *at, type, VEC_NODE_BYTES);
         if (cell == NULL)
             return vec_corrupt(heap);
         if (depth > 0)
@@ -150,10 +203,10 @@ int dh_vec_reserve(dh_heap *heap, dh_word *vec, uint64_t length)
 {
     int depth = vec_depth(vec);
     uint64_t used = dh_vec_length(vec);
-    if (depth < 0 || used > vec_limit(depth))
+    if (depth < 0 || used > vec_limit(depth) || vec_is_relaxed(vec))
         return vec_corrupt(heap);
     if (length > vec_limit(DH_VEC_DEPTH_MAX))
-        return dhi_fail(heap, DH_E_LIMIT, "a vector cannot be that long");
+        return vec_too_long(heap);
     if (depth == 0 && length <= VEC_LEAF_WORDS)
         return vec_reserve_leaf(heap, vec, length);
     /* Leaves made before a failure stay as reserved room: the vector is what it was. */
@@ -176,7 +229,8 @@ int dh_vec_push(dh_heap *heap, dh_word *vec, dh_word w)
     uint64_t span, length = dh_vec_length(vec);
     dh_word *slot = dh_vec_slot(heap, vec, length, &span);
     if (DH_UNLIKELY(slot == NULL)) {
-        int rc = dh_vec_reserve(heap, vec, length + 1);
+        int rc = vec_is_relaxed(vec) ? dhi_relaxed_add_leaf(heap, vec)
+                                     : dh_vec_reserve(heap, vec, length + 1);
         if (rc != 0)
             return rc;
         slot = dh_vec_slot(heap, vec, length, &span);
@@ -184,27 +238,32 @@ int dh_vec_push(dh_heap *heap, dh_word *vec, dh_word w)
             return vec_corrupt(heap);
     }
     dh_store(slot, w);
-    dh_store(&vec[DH_VEC_LENGTH], dh_int((int64_t)(length + 1)));
+    vec_set_length(vec, length + 1);
     return 0;
 }
 
 /* --- shrinking -------------------------------------------------------------------------------- */
 
-/* Free what hangs below w, w included. The cell goes first: a ref met twice in a damaged tree is
- * then no longer allocated and not followed. Freeing leaves the bytes readable (alloc.h). */
-static void vec_free_tree(dh_heap *heap, dh_word w, int depth)
+/* The cell goes first: a ref met twice in a damaged tree is then no longer allocated and not
+ * followed. Freeing leaves the bytes readable (alloc.h). */
+void dhi_vec_free_tree(dh_heap *heap, dh_word w, int depth)
 {
     dh_off off = dh_ref_off(w);
-    if (depth > 0) {
-        const dh_word *node = dh_deref(heap, w, DH_T_NODE, DH_PAGE_BYTES);
-        if (node == NULL || !dh_cell_is_allocated(heap, off))
-            return;
-        dh_cell_free(heap, off);
-        for (unsigned i = 0; i < VEC_LEAF_WORDS; i++)
-            if (node[i] != DH_EMPTY)
-                vec_free_tree(heap, node[i], depth - 1);
-    } else if (dh_is_ref_to(w, DH_T_LEAF)) {
-        dh_cell_free(heap, off);
+    bool is_relaxed = dh_is_ref_to(w, DH_T_RNODE);
+    if (depth == 0) {
+        if (dh_is_ref_to(w, DH_T_LEAF))
+            dh_cell_free(heap, off);
+        return;
+    }
+    const dh_word *refs = dh_deref(heap, w, is_relaxed ? DH_T_RNODE : DH_T_NODE, VEC_NODE_BYTES);
+    if (refs == NULL || !dh_cell_is_allocated(heap, off))
+        return;
+    dh_cell_free(heap, off);
+    unsigned count = is_relaxed ? VEC_CHILDREN_MAX : VEC_NODE_REFS;
+    for (unsigned i = 0; i < count; i++) {
+        dh_word child = refs[is_relaxed ? RNODE_REFS + i : i];
+        if (child != DH_EMPTY)
+            dhi_vec_free_tree(heap, child, depth - 1);
     }
 }
 
@@ -216,24 +275,22 @@ void dh_vec_clear(dh_heap *heap, dh_word *vec)
     dh_store(&vec[DH_VEC_ROOT], DH_EMPTY);
     dh_store(&vec[DH_VEC_DEPTH], dh_int(0));
     if (root != DH_EMPTY && depth >= 0)
-        vec_free_tree(heap, root, depth);
+        dhi_vec_free_tree(heap, root, depth);
 }
 
-/* Free everything behind the leaf of index, along the path to it. */
-static void vec_cut_behind(dh_heap *heap, dh_word *vec, uint64_t index)
+void dhi_vec_cut_behind(dh_heap *heap, dh_word w, int depth, uint64_t index)
 {
-    dh_word w = vec[DH_VEC_ROOT];
-    for (int depth = vec_depth(vec); depth > 0; depth--) {
-        dh_word *node = dh_deref(heap, w, DH_T_NODE, DH_PAGE_BYTES);
+    for (; depth > 0; depth--) {
+        dh_word *node = dh_deref(heap, w, DH_T_NODE, VEC_NODE_BYTES);
         if (node == NULL)
             return;
         unsigned digit = vec_digit(index, depth);
-        for (unsigned i = digit + 1; i < VEC_LEAF_WORDS; i++) {
+        for (unsigned i = digit + 1; i < VEC_NODE_REFS; i++) {
             dh_word cut = node[i];
             if (cut == DH_EMPTY)
                 continue;
             dh_store(&node[i], DH_EMPTY);
-            vec_free_tree(heap, cut, depth - 1);
+            dhi_vec_free_tree(heap, cut, depth - 1);
         }
         w = node[digit];
     }
@@ -244,7 +301,7 @@ static void vec_flatten(dh_heap *heap, dh_word *vec, uint64_t words)
 {
     for (int depth = vec_depth(vec); depth > 0 && words <= vec_limit(depth - 1); depth--) {
         dh_word root = vec[DH_VEC_ROOT];
-        const dh_word *node = dh_deref(heap, root, DH_T_NODE, DH_PAGE_BYTES);
+        const dh_word *node = dh_deref(heap, root, DH_T_NODE, VEC_NODE_BYTES);
         if (node == NULL)
             return;
         dh_word first = node[0];
@@ -254,33 +311,18 @@ static void vec_flatten(dh_heap *heap, dh_word *vec, uint64_t words)
     }
 }
 
-static int vec_empty_slots(dh_heap *heap, dh_word *vec, uint64_t from, uint64_t to)
-{
-    while (from < to) {
-        uint64_t span;
-        dh_word *slot = dh_vec_slot(heap, vec, from, &span);
-        if (slot == NULL)
-            return vec_corrupt(heap);
-        if (span > to - from)
-            span = to - from;
-        memset(slot, 0, (size_t)span * 8);
-        from += span;
-    }
-    return 0;
-}
-
-/* Give storage back. One spare leaf stays, so that a length that swings around the end of a leaf
- * does not allocate each time. */
+/* Give storage back. One spare leaf stays in a plain tree, so that a length that swings around the
+ * end of a leaf does not allocate each time. */
 static void vec_trim(dh_heap *heap, dh_word *vec, uint64_t length)
 {
     size_t bytes;
-    if (vec_depth(vec) > 0) {
+    if (vec_depth(vec) > 0 && !vec_is_relaxed(vec)) {
         uint64_t last = length - 1 + VEC_LEAF_WORDS;
         if (last >= vec_limit(vec_depth(vec)))
             last = vec_limit(vec_depth(vec)) - 1;
         if (length <= VEC_LEAF_WORDS / 2)
             last = 0;
-        vec_cut_behind(heap, vec, last);
+        dhi_vec_cut_behind(heap, vec[DH_VEC_ROOT], vec_depth(vec), last);
         vec_flatten(heap, vec, last + 1);
     }
     if (vec_depth(vec) == 0 && dhi_span(heap, vec[DH_VEC_ROOT], DH_T_LEAF, &bytes) != NULL &&
@@ -291,6 +333,25 @@ static void vec_trim(dh_heap *heap, dh_word *vec, uint64_t length)
     }
 }
 
+/* 0 < length < dh_vec_length(vec) */
+static int vec_cut(dh_heap *heap, dh_word *vec, uint64_t length)
+{
+    uint64_t used = dh_vec_length(vec);
+    int rc;
+    if (vec_is_relaxed(vec)) {
+        rc = dhi_relaxed_cut(heap, vec, length);
+    } else {
+        /* Leaves that go away altogether need no clearing. */
+        uint64_t kept = (length + 2 * VEC_LEAF_WORDS - 1) & ~(uint64_t)(VEC_LEAF_WORDS - 1u);
+        rc = dh_vec_fill(heap, vec, length, NULL, (kept < used ? kept : used) - length);
+    }
+    if (rc != 0)
+        return rc;
+    vec_set_length(vec, length);
+    vec_trim(heap, vec, length);
+    return 0;
+}
+
 int dh_vec_set_length(dh_heap *heap, dh_word *vec, uint64_t length)
 {
     uint64_t span, used = dh_vec_length(vec);
@@ -298,100 +359,40 @@ int dh_vec_set_length(dh_heap *heap, dh_word *vec, uint64_t length)
         dh_vec_clear(heap, vec);
         return 0;
     }
-    if (length < used) {
-        /* Leaves that go away altogether need no clearing. */
-        uint64_t kept = (length + 2 * VEC_LEAF_WORDS - 1) & ~(uint64_t)(VEC_LEAF_WORDS - 1u);
-        int rc = vec_empty_slots(heap, vec, length, kept < used ? kept : used);
-        if (rc != 0)
-            return rc;
-        dh_store(&vec[DH_VEC_LENGTH], dh_int((int64_t)length));
-        vec_trim(heap, vec, length);
-        return 0;
-    }
+    if (length < used)
+        return vec_cut(heap, vec, length);
     if (length > used && dh_vec_slot(heap, vec, length - 1, &span) == NULL)
         return vec_corrupt(heap);
-    dh_store(&vec[DH_VEC_LENGTH], dh_int((int64_t)length));
+    vec_set_length(vec, length);
     return 0;
 }
 
-/* --- leaves before the first one -------------------------------------------------------------- */
+/* --- filling and moving ----------------------------------------------------------------------- */
 
-/* Where the ref to leaf number `leaf` stands; depth > 0. */
-static dh_word *vec_leaf_ref(const dh_heap *heap, const dh_word *vec, uint64_t leaf)
+int dh_vec_fill(const dh_heap *heap, dh_word *vec, uint64_t index, const dh_word *words,
+                uint64_t count)
 {
-    uint64_t index = leaf << VEC_BITS;
-    dh_word w = vec[DH_VEC_ROOT];
-    int depth = vec_depth(vec);
-    if (depth < 1 || index >= vec_limit(depth))
-        return NULL;
-    for (;; depth--) {
-        dh_word *node = dh_deref(heap, w, DH_T_NODE, DH_PAGE_BYTES);
-        if (node == NULL)
-            return NULL;
-        dh_word *at = &node[vec_digit(index, depth)];
-        if (depth == 1)
-            return at;
-        w = *at;
-    }
-}
-
-static int vec_reverse_refs(dh_heap *heap, dh_word *vec, uint64_t first, uint64_t limit)
-{
-    while (first + 1 < limit) {
-        dh_word *low = vec_leaf_ref(heap, vec, first++);
-        dh_word *high = vec_leaf_ref(heap, vec, --limit);
-        if (low == NULL || high == NULL)
+    while (count > 0) {
+        uint64_t span;
+        dh_word *slot = dh_vec_slot(heap, vec, index, &span);
+        if (slot == NULL)
             return vec_corrupt(heap);
-        dh_word kept = *low;
-        dh_store(low, *high);
-        dh_store(high, kept);
+        if (span > count)
+            span = count;
+        if (words != NULL) {
+            memcpy(slot, words, (size_t)span * 8);
+            words += span;
+        } else {
+            memset(slot, 0, (size_t)span * 8);
+        }
+        index += span;
+        count -= span;
     }
     return 0;
 }
 
-/* Exchange leaves [0, middle) with [middle, count): three reversals, no memory (Bentley,
- * Programming Pearls, column 2). */
-static int vec_rotate(dh_heap *heap, dh_word *vec, uint64_t middle, uint64_t count)
-{
-    int rc = vec_reverse_refs(heap, vec, 0, middle);
-    if (rc == 0)
-        rc = vec_reverse_refs(heap, vec, middle, count);
-    return rc != 0 ? rc : vec_reverse_refs(heap, vec, 0, count);
-}
-
-static uint64_t vec_leaves_count(const dh_word *vec)
-{
-    return (dh_vec_length(vec) + VEC_LEAF_WORDS - 1) >> VEC_BITS;
-}
-
-int dh_vec_open_front(dh_heap *heap, dh_word *vec, uint64_t leaves_count)
-{
-    uint64_t old = vec_leaves_count(vec), more = leaves_count << VEC_BITS;
-    int rc = dh_vec_reserve(heap, vec, (old << VEC_BITS) + more);
-    if (rc == 0)
-        rc = vec_rotate(heap, vec, old, old + leaves_count);
-    if (rc == 0)
-        dh_store(&vec[DH_VEC_LENGTH], dh_int((int64_t)(dh_vec_length(vec) + more)));
-    return rc;
-}
-
-int dh_vec_close_front(dh_heap *heap, dh_word *vec, uint64_t leaves_count)
-{
-    uint64_t count = vec_leaves_count(vec), less = leaves_count << VEC_BITS;
-    if (less >= dh_vec_length(vec))
-        return vec_corrupt(heap);
-    int rc = vec_rotate(heap, vec, leaves_count, count);
-    if (rc != 0)
-        return rc;
-    /* The slots behind the new length are EMPTY already: they are those of the moved leaves. */
-    dh_store(&vec[DH_VEC_LENGTH], dh_int((int64_t)(dh_vec_length(vec) - less)));
-    vec_trim(heap, vec, dh_vec_length(vec));
-    return 0;
-}
-
-/* --- moving ----------------------------------------------------------------------------------- */
-
-static int vec_move_down(dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from, uint64_t count)
+static int vec_move_down(const dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from,
+                         uint64_t count)
 {
     while (count > 0) {
         uint64_t to_span, from_span;
@@ -410,36 +411,88 @@ static int vec_move_down(dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from
     return 0;
 }
 
-/* How many slots end at index (exclusive) in its leaf. */
-static uint64_t vec_span_before(uint64_t index)
-{
-    return ((index - 1) & (VEC_LEAF_WORDS - 1u)) + 1;
-}
-
-static int vec_move_up(dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from, uint64_t count)
+static int vec_move_up(const dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from,
+                       uint64_t count)
 {
     while (count > 0) {
-        uint64_t span, step = vec_span_before(to + count);
-        if (step > vec_span_before(from + count))
-            step = vec_span_before(from + count);
+        dh_vec_run into, out;
+        if (!dh_vec_run_at(heap, vec, to + count - 1, &into) ||
+            !dh_vec_run_at(heap, vec, from + count - 1, &out))
+            return vec_corrupt(heap);
+        uint64_t step = to + count - into.start;
+        if (step > from + count - out.start)
+            step = from + count - out.start;
         if (step > count)
             step = count;
         count -= step;
-        dh_word *into = dh_vec_slot(heap, vec, to + count, &span);
-        if (into == NULL || span < step)
-            return vec_corrupt(heap);
-        const dh_word *out = dh_vec_slot(heap, vec, from + count, &span);
-        if (out == NULL || span < step)
-            return vec_corrupt(heap);
-        memmove(into, out, (size_t)step * 8);
+        memmove(into.first + (to + count - into.start), out.first + (from + count - out.start),
+                (size_t)step * 8);
     }
     return 0;
 }
 
-int dh_vec_move(dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from, uint64_t count)
+int dh_vec_move(const dh_heap *heap, dh_word *vec, uint64_t to, uint64_t from, uint64_t count)
 {
     if (to == from)
         return 0;
     return to < from ? vec_move_down(heap, vec, to, from, count)
                      : vec_move_up(heap, vec, to, from, count);
+}
+
+/* --- in the middle ---------------------------------------------------------------------------- */
+
+/* Move what lies behind index. */
+static int vec_insert_shifting(dh_heap *heap, dh_word *vec, uint64_t index, const dh_word *words,
+                               uint64_t count)
+{
+    uint64_t length = dh_vec_length(vec);
+    int rc = dh_vec_reserve(heap, vec, length + count);
+    if (rc == 0)
+        rc = dh_vec_set_length(heap, vec, length + count);
+    if (rc == 0)
+        rc = dh_vec_move(heap, vec, index + count, index, length - index);
+    if (rc != 0 || (words == NULL && index == length)) /* new slots are EMPTY */
+        return rc;
+    return dh_vec_fill(heap, vec, index, words, count);
+}
+
+int dh_vec_insert(dh_heap *heap, dh_word *vec, uint64_t index, const dh_word *words, uint64_t count)
+{
+    uint64_t length = dh_vec_length(vec);
+    if (index > length || length > vec_limit(DH_VEC_DEPTH_MAX))
+        return vec_corrupt(heap);
+    if (count > vec_limit(DH_VEC_DEPTH_MAX) - length)
+        return vec_too_long(heap);
+    if (count == 0)
+        return 0;
+    if (!vec_is_relaxed(vec) && length - index <= VEC_SHIFT_MAX)
+        return vec_insert_shifting(heap, vec, index, words, count);
+    return dhi_relaxed_insert(heap, vec, index, words, count);
+}
+
+static int vec_remove_shifting(dh_heap *heap, dh_word *vec, uint64_t index, uint64_t count)
+{
+    uint64_t length = dh_vec_length(vec);
+    int rc = dh_vec_move(heap, vec, index, index + count, length - index - count);
+    return rc != 0 ? rc : dh_vec_set_length(heap, vec, length - count);
+}
+
+int dh_vec_remove(dh_heap *heap, dh_word *vec, uint64_t index, uint64_t count)
+{
+    uint64_t length = dh_vec_length(vec);
+    if (index > length || count > length - index)
+        return vec_corrupt(heap);
+    uint64_t behind = length - index - count;
+    if (count == 0)
+        return 0;
+    if (behind == 0)
+        return dh_vec_set_length(heap, vec, index);
+    if (!vec_is_relaxed(vec) && behind <= VEC_SHIFT_MAX)
+        return vec_remove_shifting(heap, vec, index, count);
+    int rc = dhi_relaxed_remove(heap, vec, index, count);
+    if (rc == DH_E_FULL || rc == ENOMEM || rc == DH_E_LIMIT)
+        return vec_remove_shifting(heap, vec, index, count);
+    if (rc == 0)
+        vec_trim(heap, vec, dh_vec_length(vec));
+    return rc;
 }

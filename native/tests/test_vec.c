@@ -1,4 +1,4 @@
-/* test_vec.c -- vectors against an array: every length around the thresholds, moves, the front. */
+/* test_vec.c -- vectors against an array: every length around the thresholds, moves, memory. */
 #include "containers.h"
 
 #define LEAF DH_VEC_LEAF_WORDS
@@ -102,25 +102,6 @@ static void test_moves(dh_heap *heap, uint64_t length)
     vec_drop(heap, vec);
 }
 
-static void test_front(dh_heap *heap, uint64_t length)
-{
-    uint64_t before = containers_allocated(heap), span;
-    dh_word *vec = vec_new(heap);
-    for (uint64_t i = 0; i < length; i++)
-        CHECK_EQ(dh_vec_push(heap, vec, word_at(i)), 0);
-    for (uint64_t leaves = 1; leaves < 20; leaves += 6) {
-        uint64_t gap = leaves * LEAF;
-        CHECK_EQ(dh_vec_open_front(heap, vec, leaves), 0);
-        CHECK_EQ(dh_vec_length(vec), length + gap);
-        for (uint64_t i = 0; i < length + gap; i++)
-            CHECK_EQ(*dh_vec_slot(heap, vec, i, &span), i < gap ? DH_EMPTY : word_at(i - gap));
-        CHECK_EQ(dh_vec_close_front(heap, vec, leaves), 0);
-        check_words(heap, vec, length);
-    }
-    vec_drop(heap, vec);
-    CHECK_EQ(containers_allocated(heap), before);
-}
-
 static void test_no_memory(dh_heap *heap, uint64_t length, uint64_t more)
 {
     for (uint64_t n = 0;; n++) {
@@ -173,10 +154,6 @@ int main(int argc, char **argv)
     for (uint64_t length = LEAF * LEAF - 1; length <= LEAF * LEAF + 1; length++)
         test_push_and_cut(heap, length, 1000);
     test_moves(heap, LEAF * LEAF + 1000);
-    test_front(heap, LEAF + 1);
-    test_front(heap, 3 * LEAF);
-    test_front(heap, LEAF * LEAF - 100);
-    test_front(heap, LEAF * LEAF + 700);
     test_storage(heap);
     test_limits(heap);
     test_no_memory(heap, 0, 5);
