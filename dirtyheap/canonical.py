@@ -58,21 +58,26 @@ def of_ratio(numerator: int, denominator: int) -> bytes:
     return b"q" + _pack_size(len(top)) + top + signed_bytes(denominator)
 
 
-def of_decimal(number: Decimal, own: bytes) -> bytes | None:
-    """The form of a Decimal, None for a signalling NaN; ``own`` begins forms of no other number."""
+def of_decimal(number: Decimal, size: int, own: bytes) -> bytes | None:
+    """The form of a Decimal, None for a signalling NaN.
+
+    size: at least its number of digits. own: begins forms that no other type's number has."""
     if not number.is_finite():
         if number.is_snan():
             return None
         return own + b"nan" if number.is_nan() else of_float(float(number))
-    sign, digits, exponent = number.as_tuple()
-    assert isinstance(exponent, int)  # only a NaN or an infinity has a letter here
     if not number:
         return of_int(0)
-    if len(digits) <= DECIMAL_DIGITS_MAX and abs(number.adjusted()) <= DECIMAL_DIGITS_MAX:
+    is_near = abs(number.adjusted()) <= DECIMAL_DIGITS_MAX
+    if is_near and size <= DECIMAL_DIGITS_MAX:
         return of_ratio(*number.as_integer_ratio())
-    text = bytes(digits).rstrip(b"\0")
-    exponent += len(digits) - len(text)
-    return own + b"%d:%d:" % (sign, exponent) + text
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)  # only a NaN or an infinity has a letter here
+    kept = bytes(digits).rstrip(b"\0")
+    exponent += len(digits) - len(kept)
+    if is_near and len(kept) <= DECIMAL_DIGITS_MAX:
+        return of_ratio(*Decimal((sign, tuple(kept), exponent)).as_integer_ratio())
+    return own + b"%d:%d:" % (sign, exponent) + kept
 
 
 def of_fraction(number: Fraction) -> bytes:

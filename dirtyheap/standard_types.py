@@ -45,7 +45,8 @@ def _unpack_complex(data: bytes) -> complex:
 
 
 def _pack_decimal(core: object, number: Decimal) -> Form:
-    return canonical.of_decimal(number, b"x" + DECIMAL), DECIMAL + str(number).encode("ascii")
+    text = str(number)
+    return canonical.of_decimal(number, len(text), b"x" + DECIMAL), DECIMAL + text.encode("ascii")
 
 
 def _unpack_decimal(data: bytes) -> Decimal:

@@ -289,8 +289,24 @@ static dh_ext_view ext_of(PyObject *form)
     return ext;
 }
 
+/* 0: not one of the types that C packs. */
+static int word_from_date(conversion *c, PyObject *obj, dh_word *word_out)
+{
+    dhp_date_form form;
+    int was_enabled = dhp_gc_pause();
+    int done = dhp_date_pack(c->core->state, obj, &form);
+    dh_ext_view ext = {'x', form.key, form.key_size, form.payload, form.payload_size};
+    if (done)
+        done = made(c, dh_ext_new(c->core->heap, &ext, word_out));
+    dhp_gc_resume(was_enabled);
+    return done;
+}
+
 static int word_from_packed(conversion *c, PyObject *obj, dh_word *word_out)
 {
+    int done = word_from_date(c, obj, word_out);
+    if (done != 0)
+        return done;
     PyObject *form = dhp_packing_find(c->packing, obj);
     if (form == NULL)
         return stop_with(c, FAIL_UNPACKED, obj);
@@ -409,7 +425,7 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
     }
     int ready = dhp_key_init_plain(c->core, key_obj, c->packing, &key);
     if (ready == DHP_KEY_NONE)
-        return stop_with(c, dhp_packing_lacks(c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
+        return stop_with(c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
                          key_obj);
     if (ready < 0)
         return raised(c);
@@ -588,7 +604,7 @@ static int convert_pair(conversion *c, dh_word target, PyObject *key_obj, PyObje
     }
     int ready = dhp_key_init_plain(c->core, key_obj, c->packing, &key);
     if (ready == DHP_KEY_NONE)
-        return stop_with(c, dhp_packing_lacks(c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
+        return stop_with(c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
                          key_obj);
     if (ready < 0)
         return raised(c);

@@ -156,7 +156,7 @@ static PyObject *ref_object(dhp_core *core, dh_word word)
     case DH_T_TUPLE:
         return outer_tuple_object(core, word);
     case DH_T_EXT:
-        return dhp_packed_new(core, word);
+        return dhp_packed_from(core, word);
     default:
         return dhp_proxy_get(core, word);
     }

@@ -178,8 +178,23 @@ static int key_from_tuple(dhp_core *core, PyObject *obj, const dhp_packing *pack
     return DHP_KEY_READY;
 }
 
+/* The bytes are copied into the scratch, which no 'x' key needs. */
+static int key_from_date(dhp_core *core, PyObject *obj, dhp_key *out)
+{
+    dhp_date_form form;
+    if (!dhp_date_pack(core->state, obj, &form))
+        return DHP_KEY_NONE;
+    memcpy(out->scratch, form.key, form.key_size);
+    int rc = dh_key_from_canonical(core->heap, 'x', out->scratch, form.key_size, out->scratch,
+                                   &out->key);
+    out->is_packed = true;
+    return rc == 0 ? DHP_KEY_READY : dhp_raise(core, rc);
+}
+
 static int key_from_form(dhp_core *core, PyObject *obj, PyObject *form, dhp_key *out)
 {
+    if (form == NULL && key_from_date(core, obj, out) == DHP_KEY_READY)
+        return DHP_KEY_READY;
     if (form == NULL || !PyTuple_CheckExact(form))
         return DHP_KEY_NONE;
     PyObject *bytes = PyTuple_GetItem(form, 0);

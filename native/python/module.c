@@ -140,6 +140,12 @@ static int module_exec(PyObject *module)
     DO((state)->items_type);     \
     DO((state)->packed_type);    \
     DO((state)->scalars);        \
+    DO((state)->datetime_type);  \
+    DO((state)->date_type);      \
+    DO((state)->timedelta_type); \
+    DO((state)->utc);            \
+    DO((state)->reduce_ex);      \
+    DO((state)->protocol);       \
     DO((state)->packers);        \
     DO((state)->lazy_packers);   \
     DO((state)->unpackers);      \

@@ -19,6 +19,8 @@ static int scalars_load(dhp_state *state)
 {
     if (state->packers != NULL)
         return 0;
+    if (dhp_dates_load(state) < 0)
+        return -1;
     PyObject *module = PyImport_ImportModule("dirtyheap.scalars");
     PyObject *lazy = module ? PyObject_GetAttrString(module, "lazy_packers") : NULL;
     PyObject *unpackers = lazy ? PyObject_GetAttrString(module, "unpackers") : NULL;
@@ -115,11 +117,14 @@ typedef struct {
     PyObject *found;   /* list */
 } walk;
 
-static int is_plain_leaf(PyObject *obj)
+/* Needs neither a packer nor a look inside. */
+static int is_leaf(dhp_core *core, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
+    dhp_date_form form;
     return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type ||
-           obj == Py_None || type == &PyBool_Type || type == &PyBytes_Type;
+           obj == Py_None || type == &PyBool_Type || type == &PyBytes_Type ||
+           dhp_is_proxy(core->state, obj) || dhp_date_pack(core->state, obj, &form);
 }
 
 static int is_plain_container(PyObject *obj)
@@ -130,8 +135,7 @@ static int is_plain_container(PyObject *obj)
 static int walk_meet(walk *w, PyObject *obj)
 {
     uint64_t address = (uint64_t)(uintptr_t)obj;
-    if (is_plain_leaf(obj) || dhp_is_proxy(w->core->state, obj) ||
-        dhp_packing_find(w->packing, obj) != NULL)
+    if (is_leaf(w->core, obj) || dhp_packing_find(w->packing, obj) != NULL)
         return 0;
     if (Py_REFCNT(obj) > 1) {
         if (dhp_memo_find(&w->seen, address) != 0)
@@ -203,10 +207,10 @@ PyObject *dhp_packing_find(const dhp_packing *packing, PyObject *obj)
     return (PyObject *)(uintptr_t)dhp_memo_find(&packing->forms, (uint64_t)(uintptr_t)obj);
 }
 
-int dhp_packing_lacks(const dhp_packing *packing, PyObject *obj)
+int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj)
 {
     if (!PyTuple_CheckExact(obj))
-        return !is_plain_leaf(obj) && !is_plain_container(obj) &&
+        return !is_leaf(core, obj) && !is_plain_container(obj) &&
                dhp_packing_find(packing, obj) == NULL;
     if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0) {
         PyErr_Clear();
@@ -214,7 +218,7 @@ int dhp_packing_lacks(const dhp_packing *packing, PyObject *obj)
     }
     int lacks = 0;
     for (Py_ssize_t i = 0; !lacks && i < PyTuple_Size(obj); i++)
-        lacks = dhp_packing_lacks(packing, PyTuple_GetItem(obj, i));
+        lacks = dhp_packing_lacks(core, packing, PyTuple_GetItem(obj, i));
     Py_LeaveRecursiveCall();
     return lacks;
 }
@@ -248,6 +252,8 @@ static int pack_found(dhp_core *core, dhp_packing *packing, PyObject *found)
 int dhp_packing_gather(dhp_core *core, dhp_packing *packing, PyObject *obj)
 {
     dhp_orphans_release(core);
+    if (core->state->packers == NULL) /* C may pack some of them once it knows their types */
+        return scalars_load(core->state);
     if (packing->rounds_count++ == PACKING_ROUNDS_MAX) {
         PyErr_SetString(PyExc_RuntimeError,
                         "the value changed each time its parts were packed: a packer must leave it "

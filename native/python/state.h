@@ -45,6 +45,8 @@ typedef struct {
     PyObject *packers;         /* dict: exact type -> packer(core, obj)                */
     PyObject *lazy_packers;    /* dict: name of a module -> finder(type)               */
     PyObject *unpackers;       /* list: by code, unpacker(data)                        */
+    PyTypeObject *datetime_type, *date_type, *timedelta_type; /* of dates.c; NULL: not loaded */
+    PyObject *utc, *reduce_ex, *protocol;
     PyObject *mapping_abc;     /* collections.abc.Mapping                             */
 } dhp_state;
 
@@ -182,12 +184,24 @@ int dhp_packing_gather(dhp_core *core, dhp_packing *packing, PyObject *obj);
 /* The form, borrowed, or NULL. packing may be NULL. The rest of these run no Python code. */
 PyObject *dhp_packing_find(const dhp_packing *packing, PyObject *obj);
 /* Is obj, or an element of this tuple, one that a packer was not yet asked for? */
-int dhp_packing_lacks(const dhp_packing *packing, PyObject *obj);
+int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj);
 void dhp_packing_finish(dhp_core *core, dhp_packing *packing);
 /* May run Python code. */
 void dhp_orphans_release(dhp_core *core);
 int dhp_has_packer(dhp_core *core, PyObject *obj);
 PyObject *dhp_scalars(dhp_state *state);
+
+/* --- dates.c ---------------------------------------------------------------------------------- */
+/* A packed form whose key has the tag 'x'. */
+typedef struct {
+    uint8_t payload[16], key[16];
+    size_t payload_size, key_size;
+} dhp_date_form;
+/* 1: done; 0: not one that C can pack. Runs no Python code while Python's collector is paused. */
+int dhp_date_pack(const dhp_state *state, PyObject *obj, dhp_date_form *form);
+/* A new object; NULL without an exception: not one of these. The same. */
+PyObject *dhp_date_unpack(const dhp_state *state, const dh_ext_view *ext);
+int dhp_dates_load(dhp_state *state);
 
 /* --- key.c ------------------------------------------------------------------------------------ */
 /* A key made from a Python object; borrows from the object, so keep that alive. */
@@ -365,7 +379,8 @@ int dhp_raws_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **ke
 
 /* --- unpack.c --------------------------------------------------------------------------------- */
 extern PyType_Spec dhp_packed_spec;
-PyObject *dhp_packed_new(dhp_core *core, dh_word word);
+/* A placeholder for an EXT word, or at once the value where that takes no Python code. */
+PyObject *dhp_packed_from(dhp_core *core, dh_word word);
 /* The value of an EXT word. */
 PyObject *dhp_unpacked(dhp_core *core, dh_word word);
 /* The three that follow unpack if placeholders were made since the counter stood at count_before;

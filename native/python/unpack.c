@@ -21,14 +21,8 @@ static int is_packed(const dhp_core *core, PyObject *obj)
     return Py_TYPE(obj) == core->state->packed_type;
 }
 
-PyObject *dhp_packed_new(dhp_core *core, dh_word word)
+static PyObject *packed_new(dhp_core *core, dh_ext_view ext)
 {
-    dh_ext_view ext;
-    int rc = dh_ext_read(core->heap, word, &ext);
-    if (rc != 0) {
-        dhp_raise(core, rc);
-        return NULL;
-    }
     packed *self = PyObject_New(packed, core->state->packed_type);
     if (self == NULL)
         return NULL;
@@ -46,6 +40,18 @@ PyObject *dhp_packed_new(dhp_core *core, dh_word word)
     self->ext.payload = self->bytes + ext.key_size;
     core->placeholders_count++;
     return (PyObject *)self;
+}
+
+PyObject *dhp_packed_from(dhp_core *core, dh_word word)
+{
+    dh_ext_view ext;
+    int rc = dh_ext_read(core->heap, word, &ext);
+    if (rc != 0) {
+        dhp_raise(core, rc);
+        return NULL;
+    }
+    PyObject *date = dhp_date_unpack(core->state, &ext);
+    return date != NULL || PyErr_Occurred() ? date : packed_new(core, ext);
 }
 
 static void packed_dealloc(PyObject *obj)
@@ -136,9 +142,11 @@ static PyObject *unpack(dhp_core *core, const dh_ext_view *ext)
 
 PyObject *dhp_unpacked(dhp_core *core, dh_word word)
 {
-    PyObject *placeholder = dhp_packed_new(core, word);
-    PyObject *value = placeholder ? unpack(core, &((packed *)placeholder)->ext) : NULL;
-    Py_XDECREF(placeholder);
+    PyObject *made = dhp_packed_from(core, word);
+    if (made == NULL || !is_packed(core, made))
+        return made;
+    PyObject *value = unpack(core, &((packed *)made)->ext);
+    Py_DECREF(made);
     return value;
 }
 

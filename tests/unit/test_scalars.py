@@ -198,6 +198,8 @@ EQUALS = [
     [Decimal("1e999999999"), Decimal("10e999999998")],
     [Decimal("1e-999999999")],
     [Decimal("1e999999998")],
+    [Decimal(7), Decimal("7." + "0" * 10_000)],
+    [Decimal("1." + "3" * 10_000), Decimal("1." + "3" * 10_000 + "000")],
     [dt.datetime(2024, 6, 1, 8), dt.datetime(2024, 6, 1, 8, fold=1)],
     [dt.datetime(2024, 6, 1, 6, tzinfo=dt.UTC), dt.datetime(2024, 6, 1, 8, tzinfo=BERLIN),
      dt.datetime(2024, 6, 1, 11, 30, tzinfo=EAST), dt.datetime(2024, 6, 1, 15, tzinfo=TOKYO)],
@@ -281,6 +283,14 @@ def test_equality_of_numbers(shared, number, data):
     for twin in twins:
         assert (twin in d) == (twin in {number: 0}), (number, twin)
         assert (twin in items) == (twin == number), (number, twin)
+
+
+def test_a_key_that_has_both_a_date_and_what_no_key_has(heap):
+    for key in ((dt.date(2024, 1, 1), []), (dt.datetime(2024, 1, 1, tzinfo=BERLIN), [1])):
+        for use in (lambda: heap.root.get(key), lambda: heap.root.update({"a": 1}, b={key: 1})):
+            with pytest.raises(TypeError, match="unhashable"):
+                use()
+    assert heap.root == {}
 
 
 def test_nan(heap):
