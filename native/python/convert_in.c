@@ -425,8 +425,8 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
     }
     int ready = dhp_key_init_plain(c->core, key_obj, c->packing, &key);
     if (ready == DHP_KEY_NONE)
-        return stop_with(c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
-                         key_obj);
+        return stop_with(
+            c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY, key_obj);
     if (ready < 0)
         return raised(c);
     int rc = word_from_any(c, key_obj, &key_word);
@@ -604,8 +604,8 @@ static int convert_pair(conversion *c, dh_word target, PyObject *key_obj, PyObje
     }
     int ready = dhp_key_init_plain(c->core, key_obj, c->packing, &key);
     if (ready == DHP_KEY_NONE)
-        return stop_with(c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY,
-                         key_obj);
+        return stop_with(
+            c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY, key_obj);
     if (ready < 0)
         return raised(c);
     bool is_cheap = key.text == NULL && key.buffer == NULL && !key.is_packed;

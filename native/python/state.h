@@ -47,7 +47,7 @@ typedef struct {
     PyObject *unpackers;       /* list: by code, unpacker(data)                        */
     PyTypeObject *datetime_type, *date_type, *timedelta_type; /* of dates.c; NULL: not loaded */
     PyObject *utc, *reduce_ex, *protocol;
-    PyObject *mapping_abc;     /* collections.abc.Mapping                             */
+    PyObject *mapping_abc; /* collections.abc.Mapping                             */
 } dhp_state;
 
 #define DHP_SMALL_INTS 1024

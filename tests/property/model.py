@@ -149,9 +149,12 @@ class Comparison:
 
 
 def same_scalar(found: Any, expected: Any) -> bool:
-    """Equal, and for floats equal in sign and in being NaN."""
+    """Equal, and for floats equal in sign and in being NaN; for richer types of the same text too,
+    which tells apart what equality does not, as a Decimal's zeros and a datetime's fold."""
     if isinstance(expected, float):
         if math.isnan(expected):
             return math.isnan(found)
         return found == expected and math.copysign(1, found) == math.copysign(1, expected)
+    if not isinstance(expected, (int, str, bytes, type(None))) and repr(found) != repr(expected):
+        return False
     return bool(found == expected)

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from model import Comparison, Mismatch, Node, State, copied_in, show_state, take_state
+from rich_values import rich_values
 
 import dirtyheap as dh
 
@@ -48,10 +49,12 @@ blobs = st.one_of(st.binary(max_size=12), st.just(9000).map(bytes))
 floats = st.one_of(
     st.floats(), st.sampled_from([0.0, -0.0, 5e-324, 1.7e308, float("nan"), float("inf")])
 )
-leaves = st.one_of(st.none(), st.booleans(), integers, floats, texts, blobs)
+leaves = st.one_of(st.none(), st.booleans(), integers, floats, texts, blobs, rich_values)
 scalars = st.one_of(leaves, st.tuples(leaves, leaves), st.tuples(texts, st.tuples(integers)))
 # NaN is left out: two NaN keys are two in Python unless they are one object, and one in a heap.
-key_leaves = st.one_of(st.none(), st.booleans(), integers, texts, blobs, st.floats(allow_nan=False))
+key_leaves = st.one_of(
+    st.none(), st.booleans(), integers, texts, blobs, st.floats(allow_nan=False), rich_values
+)
 keys = st.one_of(st.integers(0, 20), key_leaves, st.tuples(key_leaves, key_leaves))
 plain_values = st.recursive(
     scalars,
