@@ -13,19 +13,32 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    ParamSpec,
+    SupportsIndex,
+    TypeVar,
+    overload,
+)
 
-from . import _native
+from . import _native, arrays
 from ._ffi import check, ffi, lib
 from .committer import Committer
 from .errors import HeapClosedError, HeapCorruptError, HeapError, HeapPoisonedError
 from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
 from .store import PAGE_BYTES, Store
+
+if TYPE_CHECKING:  # numpy is optional
+    import numpy
+    from numpy.typing import NDArray
 
 CAPACITY_BYTES: Final = 64 << 30
 CAPACITY_BYTES_MIN: Final = 1 << 20
@@ -115,6 +128,7 @@ def _current_task() -> Any:
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
+_Scalar = TypeVar("_Scalar", bound="numpy.generic")
 _Method = Callable[Concatenate["Heap", _Arguments], _Result]
 
 
@@ -342,6 +356,78 @@ class Heap:
         """
         return self._core.new_buffer(initial)
 
+    @overload
+    def array(
+        self,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        dtype: type[float] = ...,
+        *,
+        order: str = ...,
+        fill: Any = ...,
+    ) -> NDArray[numpy.float64]: ...
+    @overload
+    def array(
+        self,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        dtype: type[_Scalar] | numpy.dtype[_Scalar],
+        *,
+        order: str = ...,
+        fill: Any = ...,
+    ) -> NDArray[_Scalar]: ...
+    @overload
+    def array(
+        self,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        dtype: Any,
+        *,
+        order: str = ...,
+        fill: Any = ...,
+    ) -> NDArray[Any]: ...
+    def array(
+        self,
+        shape: SupportsIndex | Sequence[SupportsIndex],
+        dtype: Any = float,
+        *,
+        order: str = "C",
+        fill: Any = None,
+    ) -> NDArray[Any]:
+        """A new numpy.ndarray whose memory is in this heap; needs numpy.
+
+        It is an ordinary ndarray: whatever writes to it or to a view of it, in place or through
+        ``out=``, is seen by the next commit. Stored in a container it is linked, not copied, and
+        so is any view of it; other ndarrays are copied in. It never grows: make a larger one and
+        copy. Takes whole pages.
+
+        Args:
+            shape: extents of the axes, or one int.
+            dtype: any but those that hold Python objects.
+            order: ``"C"`` or ``"F"``: the last or the first axis is contiguous.
+            fill: what to fill it with, as in ``array[...] = fill``; zeros if None.
+
+        Raises:
+            TypeError: the dtype holds Python objects, or is not one of numpy's own.
+            HeapFullError: it does not fit the heap's capacity.
+            ImportError: numpy is not installed.
+
+        Cost: O(bytes).
+
+        >>> import dirtyheap as dh, tempfile, os
+        >>> path = os.path.join(tempfile.mkdtemp(), "field")
+        >>> with dh.open(path) as heap:
+        ...     field = heap.array((3, 4), "f8", fill=1)
+        ...     heap.root["field"], heap.root["edge"] = field, field[:, 0]
+        ...     field *= 2
+        ...     heap.root["edge"][1] = 7
+        ...     commit = heap.commit()
+        ...     del field
+        >>> with dh.open(path) as heap:
+        ...     print(heap.root["field"])
+        [[2. 2. 2. 2.]
+         [7. 2. 2. 2.]
+         [2. 2. 2. 2.]]
+        """
+        return arrays.new(self._core, shape, dtype, order=order, fill=fill)
+
     # --- commit -----------------------------------------------------------------------------------
 
     def commit(self, note: str = "") -> Commit:
@@ -485,6 +571,11 @@ class Heap:
     def mark_dirty(self, buffer: Any) -> None:
         """Say that memory of this heap was written in a way the kernel cannot see: by io_uring
         into registered buffers, RDMA, a GPU. ``buffer``: a Buffer, or a view or array over one."""
+        extent = arrays.extent_of(buffer)
+        if extent is not None:
+            if extent[1] > 0:
+                self._check(lib.dh_mark_dirty(self._ptr, *extent))
+            return
         with memoryview(buffer) as view:
             if view.nbytes == 0:
                 return

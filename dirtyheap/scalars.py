@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, cast, final
 
 import msgpack
 
-from . import _native, canonical, pickled
+from . import _native, arrays, canonical, pickled
 from .errors import HeapCorruptError, HeapError
 from .standard_types import PACKERS, UNPACKERS, Form, Packer
 
@@ -41,7 +41,7 @@ def _unpack_newer(data: bytes) -> Any:
 
 packers: Final[dict[type, Packer]] = dict(PACKERS)
 # Name of a module -> finder(type), which returns a packer or None; asked when packers has none.
-lazy_packers: Final[dict[str, Callable[[type], Packer | None]]] = {}
+lazy_packers: Final[dict[str, Callable[[type], Packer | None]]] = {"numpy": arrays.find_packer}
 unpackers: Final[list[Callable[[bytes], Any]]] = [
     UNPACKERS.get(bytes([code]), _unpack_newer) for code in range(_OPAQUE_FIRST)
 ]

@@ -52,35 +52,47 @@ static void export_end(dhp_core *core, export_note *note)
     core->exports_count--;
 }
 
-static int buffer_getbuffer(PyObject *obj, Py_buffer *view, int flags)
+int dhp_buffer_export(dhp_proxy *owner, dh_word buffer, Py_buffer *view, int flags)
 {
     static uint8_t nothing[1];
-    dhp_proxy *self = (dhp_proxy *)obj;
+    dhp_core *core = owner->core;
     export_note *note = NULL;
     uint8_t *data;
     uint64_t size;
 
     view->obj = NULL;
-    if (buffer_read(self, &data, &size) < 0 ||
-        (size > 0 && export_begin(self, data, size, &note) < 0))
+    int rc = dh_buffer_read(core->heap, buffer, &data, &size);
+    if (rc != 0)
+        return dhp_raise(core, rc);
+    if (size > 0 && export_begin(owner, data, size, &note) < 0)
         return -1;
-    int is_read_only = self->core->is_read_only || self->core->heap->is_forked;
-    if (PyBuffer_FillInfo(view, obj, size > 0 ? data : nothing, (Py_ssize_t)size, is_read_only,
-                          flags) < 0) {
+    int is_read_only = core->is_read_only || core->heap->is_forked;
+    if (PyBuffer_FillInfo(view, (PyObject *)owner, size > 0 ? data : nothing, (Py_ssize_t)size,
+                          is_read_only, flags) < 0) {
         if (note != NULL)
-            export_end(self->core, note);
+            export_end(core, note);
         return -1;
     }
     view->internal = note;
     return 0;
 }
 
-static void buffer_releasebuffer(PyObject *obj, Py_buffer *view)
+void dhp_buffer_release(PyObject *owner, Py_buffer *view)
 {
     export_note *note = view->internal;
     view->internal = NULL;
     if (note != NULL)
-        export_end(((dhp_proxy *)obj)->core, note);
+        export_end(((dhp_proxy *)owner)->core, note);
+}
+
+static int buffer_getbuffer(PyObject *obj, Py_buffer *view, int flags)
+{
+    dhp_proxy *self = (dhp_proxy *)obj;
+    dh_word buffer = dhp_word(self);
+    if (buffer != 0)
+        return dhp_buffer_export(self, buffer, view, flags);
+    view->obj = NULL;
+    return -1;
 }
 
 /* --- items and slices ------------------------------------------------------------------------- */
@@ -173,15 +185,15 @@ static PyObject *buffer_tobytes(PyObject *self, PyObject *ignored)
 }
 
 /* CPython 3.12 makes this from the slot (PEP 688); type checkers look for it everywhere. */
-PyDoc_STRVAR(dunder_buffer_doc, "__buffer__($self, flags, /)\n--\n\nReturn a memoryview.");
-static PyObject *buffer_dunder_buffer(PyObject *self, PyObject *flags)
+const char dhp_buffer_dunder_doc[] = "__buffer__($self, flags, /)\n--\n\nReturn a memoryview.";
+PyObject *dhp_buffer_dunder(PyObject *self, PyObject *flags)
 {
     (void)flags;
     return buffer_view(self);
 }
 
 static PyMethodDef buffer_methods[] = {
-    {"__buffer__", buffer_dunder_buffer, METH_O, dunder_buffer_doc},
+    {"__buffer__", dhp_buffer_dunder, METH_O, dhp_buffer_dunder_doc},
     {"tobytes", buffer_tobytes, METH_NOARGS, tobytes_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -242,7 +254,7 @@ static PyType_Slot buffer_slots[] = {
     {Py_sq_item, buffer_item},
     {Py_sq_contains, buffer_contains},
     {Py_bf_getbuffer, buffer_getbuffer},
-    {Py_bf_releasebuffer, buffer_releasebuffer},
+    {Py_bf_releasebuffer, dhp_buffer_release},
     {0, NULL},
 };
 

@@ -119,6 +119,10 @@ static const char *advice_for(PyObject *obj)
         return "convert it with list()";
     if (PyTuple_Check(obj))
         return "convert it with tuple()";
+    if (PyObject_HasAttrString((PyObject *)type, "__array_finalize__"))
+        return "convert it with numpy.asarray(), and of a masked array store the mask beside it";
+    if (PyObject_HasAttrString((PyObject *)type, "__array_struct__"))
+        return "convert it with value.item()";
     if (PyIndex_Check(obj))
         return "convert it with int()";
     if (PyObject_CheckBuffer(obj))

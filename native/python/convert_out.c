@@ -157,6 +157,8 @@ static PyObject *ref_object(dhp_core *core, dh_word word)
         return outer_tuple_object(core, word);
     case DH_T_EXT:
         return dhp_packed_from(core, word);
+    case DH_T_ARRAY:
+        return dhp_array_raw(core, word);
     default:
         return dhp_proxy_get(core, word);
     }

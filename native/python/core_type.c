@@ -238,6 +238,31 @@ static PyObject *core_new_buffer(PyObject *obj, PyObject *initial)
     return buffer_of_size(self, size, NULL);
 }
 
+PyDoc_STRVAR(new_array_doc,
+             "new_array($self, owner, description, /)\n--\n\n"
+             "Make an Array over the bytes of a Buffer, or of the Buffer of another Array.\n\n"
+             "description: (dtype, shape, strides, offset) as in native/src/array.h. Raises "
+             "ValueError for one\nthat is unsound or reaches beyond the bytes.");
+static PyObject *core_new_array(PyObject *obj, PyObject *args)
+{
+    PyObject *owner, *description;
+    dhp_core *self = (dhp_core *)obj;
+    if (!PyArg_ParseTuple(args, "O!O!:new_array", self->state->container_type, &owner,
+                          &PyTuple_Type, &description))
+        return NULL;
+    return dhp_array_new(self, owner, description);
+}
+
+PyDoc_STRVAR(owns_doc,
+             "owns($self, container, /)\n--\n\n"
+             "Tell whether a container was made by this heap, which may be closed since.");
+static PyObject *core_owns(PyObject *obj, PyObject *container)
+{
+    dhp_core *self = (dhp_core *)obj;
+    return PyBool_FromLong(dhp_is_proxy(self->state, container) &&
+                           ((dhp_proxy *)container)->core == self);
+}
+
 PyDoc_STRVAR(root_doc,
              "root($self, /)\n--\n\n"
              "Return the Dict at the top of the graph; the same object while one is alive.");
@@ -361,6 +386,8 @@ static PyMethodDef core_methods[] = {
     {"new_list", core_new_list, METH_VARARGS, new_list_doc},
     {"block", core_block, METH_VARARGS, block_doc},
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
+    {"owns", core_owns, METH_O, owns_doc},
+    {"new_array", core_new_array, METH_VARARGS, new_array_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -374,13 +374,17 @@ static PyObject *dict_add_default(dhp_proxy *self, PyObject *key_obj, PyObject *
         return NULL;
     }
     PyObject *result = NULL;
+    uint64_t count_before = 0;
     if (dhp_word_for_store(self) != 0 && dhp_word_from(self->core, value_obj, &value) == 0) {
         /* Before the store: a copied-in container must be a root by then. */
-        result = dh_is_container(value) ? dhp_proxy_get(self->core, value) : Py_NewRef(value_obj);
+        count_before = self->core->placeholders_count;
+        result = dh_is_container(value) ? dhp_raw_from(self->core, value) : Py_NewRef(value_obj);
         if (result != NULL && dict_set_word(self, &key, key_obj, value) < 0)
             Py_CLEAR(result);
     }
     dhp_key_finish(&key);
+    if (result != NULL && result != value_obj)
+        result = dhp_resolve(self->core, count_before, result);
     if (result != NULL && PyTuple_CheckExact(result)) { /* containers in it were copied in */
         int found;
         dhp_replace(&result, dhp_dict_lookup(self, key_obj, &found));

@@ -54,7 +54,8 @@ static int add_containers(PyObject *module, dhp_state *state)
         add_container(module, state, &dhp_dict_spec, "Dict", DH_T_DICT, &state->dict_type) < 0 ||
         add_container(module, state, &dhp_list_spec, "List", DH_T_LIST, &state->list_type) < 0 ||
         add_container(module, state, &dhp_buffer_spec, "Buffer", DH_T_BUFFER, &state->buffer_type) <
-            0)
+            0 ||
+        add_container(module, state, &dhp_array_spec, "Array", DH_T_ARRAY, &state->array_type) < 0)
         return -1;
     return 0;
 }
@@ -133,6 +134,7 @@ static int module_exec(PyObject *module)
     DO((state)->dict_type);      \
     DO((state)->list_type);      \
     DO((state)->buffer_type);    \
+    DO((state)->array_type);     \
     DO((state)->dict_iter_type); \
     DO((state)->list_iter_type); \
     DO((state)->keys_type);      \
@@ -149,6 +151,7 @@ static int module_exec(PyObject *module)
     DO((state)->packers);        \
     DO((state)->lazy_packers);   \
     DO((state)->unpackers);      \
+    DO((state)->arrays);         \
     DO((state)->errors);         \
     DO((state)->mapping_abc)
 

@@ -15,7 +15,8 @@ static PyObject *proxy_new(dhp_core *core, dh_word word)
         dhp_raise(core, DH_E_CORRUPT);
         return NULL;
     }
-    dhp_proxy *self = PyObject_New(dhp_proxy, type);
+    dhp_proxy *self =
+        (dhp_proxy *)PyType_GenericAlloc(type, 0); /* zeroed: a class may add members */
     if (self == NULL)
         return NULL;
     self->handle.word = word;

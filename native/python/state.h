@@ -18,6 +18,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include "../src/array.h"
 #include "../src/buffer.h"
 #include "../src/dict.h"
 #include "../src/ext.h"
@@ -32,6 +33,7 @@ typedef struct {
     PyTypeObject *dict_type;
     PyTypeObject *list_type;
     PyTypeObject *buffer_type;
+    PyTypeObject *array_type;
     PyTypeObject
         *types[DH_TYPES_COUNT]; /* borrowed: the container's class by the type in its ref */
     PyTypeObject *dict_iter_type;
@@ -40,6 +42,7 @@ typedef struct {
     PyTypeObject *values_type;
     PyTypeObject *items_type;
     PyTypeObject *packed_type; /* placeholders, never seen by a user                  */
+    PyObject *arrays;          /* module dirtyheap.arrays, imported when first needed */
     PyObject *errors;          /* module dirtyheap.errors, imported when first needed  */
     PyObject *scalars;         /* module dirtyheap.scalars, the same; and three tables of it: */
     PyObject *packers;         /* dict: exact type -> packer(core, obj)                */
@@ -454,8 +457,25 @@ int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
 extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],
     dhp_list_sort_doc[];
 
-/* --- buffer_type.c, core_type.c --------------------------------------------------------------- */
+/* --- buffer_type.c, array_type.c, core_type.c -------------------------------------------------- */
 extern PyType_Spec dhp_buffer_spec;
+/* The buffer protocol over the bytes of this Buffer, for an object of the same heap. The word has
+ * just been asked for. */
+int dhp_buffer_export(dhp_proxy *owner, dh_word buffer, Py_buffer *view, int flags);
+void dhp_buffer_release(PyObject *owner, Py_buffer *view);
+extern PyType_Spec dhp_array_spec;
+PyObject *dhp_buffer_dunder(PyObject *self, PyObject *flags);
+extern const char dhp_buffer_dunder_doc[];
+/* The ndarray that shows this Array if one is alive, else the Array itself as a placeholder. */
+PyObject *dhp_array_raw(dhp_core *core, dh_word word);
+/* The ndarray for an Array, or a copy of it in plain memory. Both run Python code. */
+PyObject *dhp_array_show(PyObject *array);
+PyObject *dhp_array_copy(PyObject *array);
+/* A copy in plain memory of an ndarray that lives in a heap; any other as it is. */
+PyObject *dhp_ndarray_copy(dhp_state *state, PyObject *ndarray);
+/* Exactly numpy.ndarray, new reference; NULL without an exception as long as nobody imported it. */
+PyObject *dhp_ndarray_type(void);
+PyObject *dhp_array_new(dhp_core *core, PyObject *owner, PyObject *description);
 extern PyType_Spec dhp_core_spec;
 extern PyType_Spec dhp_block_spec;
 /* A new empty container of this type, linked nowhere yet. */

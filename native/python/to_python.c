@@ -11,8 +11,9 @@ typedef struct {
     /* Containers met so far -> their copies, owned. A container of the heap is known by its word, a
      * plain one by its address with bit 0 set, which no ref has. */
     dhp_memo memo;
-    uint64_t count_before; /* of the core's placeholders, at its first container */
-    PyObject *sources;     /* list of the plain ones: kept, so that no address is used again */
+    uint64_t count_before;  /* of the core's placeholders, at its first container */
+    PyObject *ndarray_type; /* owned, or NULL: numpy is not imported */
+    PyObject *sources;      /* list of the plain ones: kept, so that no address is used again */
 } plain_copy;
 
 /* The copy made before as a new reference, or NULL. */
@@ -134,6 +135,9 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
         return plain_list(c, word);
     case DH_T_TUPLE:
         return plain_tuple(c, word);
+    case DH_T_ARRAY: /* a placeholder, whether an ndarray is alive or not */
+        c->core->placeholders_count++;
+        return dhp_proxy_get(c->core, word);
     default:
         return plain_buffer(c, word);
     }
@@ -210,8 +214,23 @@ static PyObject *plain_outer_tuple(plain_copy *c, dhp_state *state, PyObject *ob
     return tuple;
 }
 
+/* An ndarray may be the heap's too. */
+static PyObject *plain_ndarray(plain_copy *c, dhp_state *state, PyObject *obj)
+{
+    uint64_t key = (uint64_t)(uintptr_t)obj | 1;
+    PyObject *copy = plain_known(c, key);
+    if (copy != NULL)
+        return copy;
+    copy = dhp_ndarray_copy(state, obj);
+    if (copy != NULL && (PyList_Append(c->sources, obj) < 0 || plain_remember(c, key, copy) < 0))
+        Py_CLEAR(copy);
+    return copy;
+}
+
 static PyObject *plain_any(plain_copy *c, dhp_state *state, PyObject *obj)
 {
+    if ((PyObject *)Py_TYPE(obj) == c->ndarray_type)
+        return plain_ndarray(c, state, obj);
     if (dhp_is_proxy(state, obj))
         return plain_proxy(c, state, (dhp_proxy *)obj);
     if (!PyDict_CheckExact(obj) && !PyList_CheckExact(obj) && !PyTuple_CheckExact(obj))
@@ -226,7 +245,7 @@ static PyObject *plain_any(plain_copy *c, dhp_state *state, PyObject *obj)
 
 PyObject *dhp_to_python(dhp_state *state, PyObject *obj)
 {
-    plain_copy c = {.core = NULL, .sources = PyList_New(0)};
+    plain_copy c = {.ndarray_type = dhp_ndarray_type(), .sources = PyList_New(0)};
     int was_enabled = dhp_gc_pause();
     PyObject *copy = c.sources != NULL ? plain_any(&c, state, obj) : NULL;
     dhp_gc_resume(was_enabled);
@@ -235,5 +254,6 @@ PyObject *dhp_to_python(dhp_state *state, PyObject *obj)
         Py_CLEAR(copy);
     dhp_memo_release(&c.memo);
     Py_XDECREF(c.sources);
+    Py_XDECREF(c.ndarray_type);
     return copy;
 }

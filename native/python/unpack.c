@@ -157,6 +157,7 @@ typedef struct {
     dhp_core *core;
     dhp_memo tuples; /* address of a tuple -> the tuple made of it, owned */
     PyObject *kept;  /* list: the tuples met, so that no address is used again */
+    int is_plain;    /* arrays are copied, each once; else shown */
 } resolution;
 
 static PyObject *resolved(resolution *r, PyObject *obj);
@@ -179,6 +180,16 @@ static PyObject *resolve_items(resolution *r, PyObject *tuple)
     return made;
 }
 
+static int remember(resolution *r, PyObject *obj, PyObject *made)
+{
+    if (PyList_Append(r->kept, obj) < 0)
+        return -1;
+    if (dhp_memo_add(&r->tuples, (uint64_t)(uintptr_t)obj, (uint64_t)(uintptr_t)made) == 0)
+        return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
 static PyObject *resolve_tuple(resolution *r, PyObject *tuple)
 {
     uint64_t address = (uint64_t)(uintptr_t)tuple;
@@ -192,11 +203,23 @@ static PyObject *resolve_tuple(resolution *r, PyObject *tuple)
     Py_LeaveRecursiveCall();
     if (made == NULL || !is_shared)
         return made;
-    if (PyList_Append(r->kept, tuple) < 0 ||
-        dhp_memo_add(&r->tuples, address, (uint64_t)(uintptr_t)made) != 0) {
-        if (!PyErr_Occurred())
-            PyErr_NoMemory();
+    if (remember(r, tuple, made) < 0) {
         Py_DECREF(made);
+        return NULL;
+    }
+    return Py_NewRef(made);
+}
+
+static PyObject *resolve_array(resolution *r, PyObject *array)
+{
+    if (!r->is_plain)
+        return dhp_array_show(array);
+    PyObject *made = (PyObject *)(uintptr_t)dhp_memo_find(&r->tuples, (uint64_t)(uintptr_t)array);
+    if (made != NULL)
+        return Py_NewRef(made);
+    made = dhp_array_copy(array);
+    if (made == NULL || remember(r, array, made) < 0) {
+        Py_XDECREF(made);
         return NULL;
     }
     return Py_NewRef(made);
@@ -207,6 +230,8 @@ static PyObject *resolved(resolution *r, PyObject *obj)
 {
     if (is_packed(r->core, obj))
         return unpack(((packed *)obj)->core, &((packed *)obj)->ext);
+    if (Py_TYPE(obj) == r->core->state->array_type)
+        return resolve_array(r, obj);
     if (PyTuple_CheckExact(obj))
         return resolve_tuple(r, obj);
     return Py_NewRef(obj);
@@ -285,6 +310,7 @@ int dhp_resolve_all(dhp_core *core, const dhp_memo *copies)
 {
     resolution r;
     int rc = resolution_begin(&r, core);
+    r.is_plain = 1;
     for (size_t i = 0; rc == 0 && i < copies->room; i++) {
         PyObject *copy = (PyObject *)(uintptr_t)copies->items[i].value;
         if (copies->items[i].key == 0)

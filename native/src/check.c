@@ -5,6 +5,7 @@
  */
 #include <stdlib.h>
 
+#include "array.h"
 #include "buffer.h"
 #include "dict.h"
 #include "dict_shape.h"
@@ -116,6 +117,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_list_check(heap, w);
     case DH_T_BUFFER:
         return dh_buffer_read(heap, w, &data, &length);
+    case DH_T_ARRAY:
+        return dh_array_check(heap, w);
     case DH_T_SHAPE:
         return dhi_shape_check(heap, w);
     case DH_T_SHAPES:

@@ -31,6 +31,7 @@ typedef enum {
     DH_T_BUFFER = 8,
     DH_T_SET = 9,    /* head and entries as those of a dict, without values                  */
     DH_T_DEQUE = 10, /* refs: container head, 6 words                                            */
+    DH_T_ARRAY = 12, /* refs: container head, 4 words                                            */
     DH_T_CONTAINERS_LAST = 13,
     DH_T_EXT = 15, /* raw: a value of a richer type, packed (ext.h)                              */
     DH_T_VALUES_LAST = 15,

@@ -8,6 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, assert_type
 
+import numpy as np
+import numpy.typing as npt
+
 import dirtyheap as dh
 
 
@@ -38,6 +41,16 @@ def containers(heap: dh.Heap) -> list[Any]:
     assert_type(heap.pending().pages, int)
     heap.rollback()
     return [len(users), names[0], "ada" in users]
+
+
+def arrays(heap: dh.Heap) -> float:
+    field = heap.array((3, 4))
+    assert_type(field, npt.NDArray[np.float64])
+    assert_type(heap.array(5, np.int16), npt.NDArray[np.int16])
+    assert_type(heap.array((2, 2), "i4", order="F", fill=1), npt.NDArray[Any])
+    heap.root["field"] = field[::2]
+    heap.mark_dirty(field)
+    return float(field.sum())
 
 
 def read(path: str) -> str:

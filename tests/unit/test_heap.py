@@ -430,6 +430,7 @@ METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "list": lambda heap: heap.list([1]),
     "buffer": lambda heap: heap.buffer(10),
     "buffer of": lambda heap: heap.buffer(b"abc"),
+    "array": lambda heap: heap.array(3),
     "commit": lambda heap: heap.commit(),
     "rollback": lambda heap: heap.rollback(),
     "transaction": lambda heap: heap.transaction().__enter__(),

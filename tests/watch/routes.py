@@ -12,6 +12,7 @@ import socket
 import struct
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -128,8 +129,84 @@ def by_proc_mem(buffer: dh.Buffer, at: int, data: bytes) -> None:
         os.close(fd)
 
 
-ROUTES: dict[str, Route] = {
-    name.removeprefix("by_"): route
-    for name, route in list(globals().items())
-    if name.startswith("by_")
-}
+# --- into ndarrays of bytes that live in a heap ---------------------------------------------------
+
+
+def array_by_index(array: Any, at: int, data: bytes) -> None:
+    array[np.arange(at, at + len(data))] = list(data)
+
+
+def array_by_slice(array: Any, at: int, data: bytes) -> None:
+    array[at : at + len(data)] = np.frombuffer(data, "u1")
+
+
+def array_by_mask(array: Any, at: int, data: bytes) -> None:
+    mask = np.zeros(array.shape, bool)
+    mask[at : at + len(data)] = True
+    array[mask] = np.frombuffer(data, "u1")
+
+
+def array_by_put(array: Any, at: int, data: bytes) -> None:
+    np.put(array, np.arange(at, at + len(data)), np.frombuffer(data, "u1"))
+
+
+def array_by_ufunc_out(array: Any, at: int, data: bytes) -> None:
+    np.bitwise_xor(np.frombuffer(data, "u1"), 0, out=array[at : at + len(data)])
+
+
+def array_by_ufunc_at(array: Any, at: int, data: bytes) -> None:
+    """Unbuffered, element by element."""
+    np.multiply.at(array, np.arange(at, at + len(data)), 0)
+    np.add.at(array, np.arange(at, at + len(data)), np.frombuffer(data, "u1"))
+
+
+def array_by_copyto(array: Any, at: int, data: bytes) -> None:
+    """Backwards on both sides."""
+    np.copyto(array[at : at + len(data)][::-1], np.frombuffer(data, "u1")[::-1])
+
+
+def array_by_fill(array: Any, at: int, data: bytes) -> None:
+    for i, byte in enumerate(data):
+        array[at + i : at + i + 1].fill(byte)
+
+
+def array_by_field(array: Any, at: int, data: bytes) -> None:
+    """As structures of two bytes each, one field after the other."""
+    even = len(data) // 2 * 2
+    pairs = array[at : at + even].view([("a", "u1"), ("b", "u1")])
+    pairs["a"], pairs["b"] = np.frombuffer(data[:even:2], "u1"), np.frombuffer(data[1:even:2], "u1")
+    array[at + even : at + len(data)] = list(data[even:])
+
+
+def array_by_readinto(array: Any, at: int, data: bytes) -> None:
+    assert io.BytesIO(data).readinto(array[at : at + len(data)]) == len(data)
+
+
+def array_by_memoryview(array: Any, at: int, data: bytes) -> None:
+    with memoryview(array) as view:
+        view[at : at + len(data)] = data
+
+
+def array_by_frombuffer(array: Any, at: int, data: bytes) -> None:
+    np.frombuffer(array, "V1", len(data), at)[:] = np.frombuffer(data, "V1")
+
+
+def array_by_strides(array: Any, at: int, data: bytes) -> None:
+    part = np.lib.stride_tricks.as_strided(array[at:], (len(data),), (1,))
+    part[...] = np.frombuffer(data, "u1")
+
+
+def array_by_memmove(array: Any, at: int, data: bytes) -> None:
+    ctypes.memmove(array.ctypes.data + at, data, len(data))
+
+
+def _named(prefix: str) -> dict[str, Any]:
+    return {
+        name.removeprefix(prefix): route
+        for name, route in list(globals().items())
+        if name.startswith(prefix)
+    }
+
+
+ROUTES: dict[str, Route] = _named("by_")
+ARRAY_ROUTES: dict[str, Callable[[Any, int, bytes], None]] = _named("array_by_")

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import TRACKERS, fault, plain, require_tracker, seeded
-from routes import ROUTES, address_of, by_memmove
+from routes import ARRAY_ROUTES, ROUTES, address_of, by_memmove
 from stored_pages import PAGE_BYTES, ZEROS, StoredCommit, StoredPages
 
 import dirtyheap as dh
@@ -45,10 +45,18 @@ class Surplus(AssertionError):
 class Ledger:
     """What the test wrote: addresses, and its own copies of every buffer."""
 
-    def __init__(self, heap: dh.Heap, directory: Path, sizes: list[int]) -> None:
+    def __init__(
+        self,
+        heap: dh.Heap,
+        directory: Path,
+        sizes: list[int],
+        make: Callable[[int], Any] | None = None,
+    ) -> None:
         self.heap = heap
         self.stored = StoredPages(directory)
-        heap.root["buffers"] = [heap.buffer(size) for size in sizes]
+        heap.root["buffers"] = []
+        for size in sizes:
+            heap.root["buffers"].append((make or heap.buffer)(size))
         self.buffers = list(heap.root["buffers"])
         self.starts = [address_of(buffer) for buffer in self.buffers]
         self.copies = [bytearray(size) for size in sizes]
@@ -181,6 +189,25 @@ def test_every_store_by_this_route_is_in_the_next_commit(
         expected = [bytes(copy) for copy in ledger.copies]
     with dh.open(tmp_path / "heap") as heap:
         assert [bytes(buffer) for buffer in heap.root["buffers"]] == expected
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.parametrize("route", ARRAY_ROUTES)
+def test_every_store_into_an_array_is_in_the_next_commit(
+    tmp_path: Path, tracker: str, route: str
+) -> None:
+    rng = seeded(route)
+    with open_heap(tmp_path, tracker) as heap:
+        sizes = [70_000, 4096, 100]
+        ledger = Ledger(heap, tmp_path / "heap", sizes, lambda size: heap.array(size, "u1"))
+        for _ in range(3):
+            for _ in range(5):
+                ledger.store_at_random(rng, ARRAY_ROUTES[route])
+            ledger.commit_and_check()
+        expected = [bytes(copy) for copy in ledger.copies]
+        ledger.buffers.clear()
+    with dh.open(tmp_path / "heap") as heap:
+        assert [array.tobytes() for array in heap.root["buffers"]] == expected
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
