@@ -53,6 +53,7 @@ bench: $(VENV)/installed-bench ## all benchmarks, some 7 minutes; ARGS=--quick f
 	$(PY) benchmarks/bench_access.py $(ARGS)
 	$(PY) benchmarks/bench_bulk.py $(ARGS)
 	$(PY) benchmarks/bench_arrays.py $(ARGS)
+	$(PY) benchmarks/bench_records.py $(ARGS)
 	$(PY) benchmarks/bench_commit.py $(ARGS)
 	$(PY) benchmarks/bench_pages.py $(ARGS)
 

@@ -8,7 +8,7 @@
 1
 """
 
-from ._native import Buffer, Dict, List, to_python
+from ._native import Buffer, Dict, List, Record, to_python
 from .errors import (
     CommitError,
     HeapClosedError,
@@ -18,12 +18,14 @@ from .errors import (
     HeapLockedError,
     HeapPoisonedError,
     ReadOnlyError,
+    RecordClassError,
     StaleObjectError,
     TrackerError,
 )
 from .heap import Heap, open
 from .pickled import Pickled
 from .probe import ProbeResult, probe
+from .records import asdict, field, record
 from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
 from .scalars import Unknown, register
 
@@ -48,12 +50,17 @@ __all__ = [
     "Pickled",
     "ProbeResult",
     "ReadOnlyError",
+    "Record",
+    "RecordClassError",
     "StaleObjectError",
     "TrackerError",
     "Unknown",
     "VerifyReport",
+    "asdict",
+    "field",
     "open",
     "probe",
+    "record",
     "register",
     "to_python",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "HeapLockedError",
     "HeapPoisonedError",
     "ReadOnlyError",
+    "RecordClassError",
     "StaleObjectError",
     "TrackerError",
     "error_from_code",
@@ -54,6 +55,11 @@ class StaleObjectError(HeapError):
 
 class ReadOnlyError(HeapError):
     """The heap is open for reading only."""
+
+
+class RecordClassError(HeapError, TypeError):
+    """A record cannot be read as its class: the class was changed in a way that does not fit what
+    was stored, or has a new field without a default."""
 
 
 class CommitError(HeapError):

@@ -595,6 +595,31 @@ int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word **words_out, 
     return 0;
 }
 
+static int convert_fields(conversion *c, PyObject *names, PyObject *values, dh_word *words)
+{
+    Py_ssize_t count = PyTuple_Size(values);
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (word_from_any(c, PyTuple_GetItem(values, i), &words[i]) < 0) {
+            note_place(c, PyTuple_GetItem(names, i));
+            return -1;
+        }
+    return 0;
+}
+
+int dhp_words_from_fields(dhp_core *core, PyObject *names, PyObject *values, dh_word *words)
+{
+    dhp_packing packing = {0};
+    conversion c;
+    int rc;
+
+    do {
+        conversion_begin(&c, core, &packing);
+        rc = conversion_end(&c, convert_fields(&c, names, values, words));
+    } while (rc == DHP_RETRY && (rc = pack_for(core, &packing, values)) == 0);
+    dhp_packing_finish(core, &packing);
+    return rc;
+}
+
 /* Key and value of one entry of an update. */
 static int convert_pair(conversion *c, dh_word target, PyObject *key_obj, PyObject *value_obj,
                         dh_word pair[2])

@@ -3,7 +3,7 @@
  * The verbs are called through cffi with the address, without the GIL; where the core must stop
  * the world it calls back here and takes the GIL. Nothing here commits, scans or collects.
  */
-#include "state.h"
+#include "records.h"
 
 #include <stdlib.h>
 
@@ -53,6 +53,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->exports_count = 0;
     self->stops_depth = 0;
     self->blocks = NULL;
+    self->layouts = NULL;
     self->undo_failed = 0;
     self->allow_pickle = 0;
     self->placeholders_count = 0;
@@ -80,6 +81,7 @@ static void core_close(dhp_core *self)
     if (heap == NULL)
         return;
     dhp_blocks_drop(self);
+    dhp_layouts_drop(self);
     self->heap = NULL;
     dh_heap_close(heap);
 }
@@ -263,6 +265,13 @@ static PyObject *core_owns(PyObject *obj, PyObject *container)
                            ((dhp_proxy *)container)->core == self);
 }
 
+PyDoc_STRVAR(new_record_doc, "new_record($self, cls, /, *args, **kwargs)\n--\n\n"
+                             "Make a record of this class that nothing in the heap refers to yet.");
+static PyObject *core_new_record(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    return dhp_record_new((dhp_core *)self, args, kwargs);
+}
+
 PyDoc_STRVAR(root_doc,
              "root($self, /)\n--\n\n"
              "Return the Dict at the top of the graph; the same object while one is alive.");
@@ -388,6 +397,8 @@ static PyMethodDef core_methods[] = {
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {"owns", core_owns, METH_O, owns_doc},
     {"new_array", core_new_array, METH_VARARGS, new_array_doc},
+    {"new_record", (PyCFunction)(void (*)(void))core_new_record, METH_VARARGS | METH_KEYWORDS,
+     new_record_doc},
     {NULL, NULL, 0, NULL},
 };
 

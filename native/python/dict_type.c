@@ -102,8 +102,12 @@ static int dict_set_word(dhp_proxy *self, const dhp_key *key, PyObject *key_obj,
     return dhp_raise(self->core, rc);
 }
 
-static int refuse_key(PyObject *key)
+static int refuse_key(const dhp_proxy *self, PyObject *key)
 {
+    if (dhp_is_proxy(self->core->state, key)) {
+        PyErr_SetString(PyExc_ValueError, "a record of another heap cannot be a key");
+        return -1;
+    }
     PyObject *name = PyType_GetQualName(Py_TYPE(key));
     if (name != NULL)
         PyErr_Format(
@@ -122,7 +126,7 @@ int dhp_dict_store(dhp_proxy *self, PyObject *key_obj, PyObject *value_obj)
     dh_word value;
     int ready = dhp_key_init(self->core, key_obj, &key);
     if (DH_UNLIKELY(ready != DHP_KEY_READY))
-        return ready < 0 ? -1 : refuse_key(key_obj);
+        return ready < 0 ? -1 : refuse_key(self, key_obj);
     int rc = -1;
     /* What needs no cell is stored in one go; before a cell is made the dict must be writable. */
     if (DH_LIKELY(dhp_word_from_int(value_obj, &value)) ||
@@ -370,7 +374,7 @@ static PyObject *dict_add_default(dhp_proxy *self, PyObject *key_obj, PyObject *
     int ready = dhp_key_init(self->core, key_obj, &key);
     if (ready != DHP_KEY_READY) {
         if (ready == DHP_KEY_NONE)
-            refuse_key(key_obj);
+            refuse_key(self, key_obj);
         return NULL;
     }
     PyObject *result = NULL;

@@ -129,6 +129,18 @@ static int key_from_bytes(dhp_core *core, PyObject *obj, dhp_key *out)
     return DHP_KEY_READY;
 }
 
+/* Records are keys by identity; other containers and those of another heap are none. */
+static int key_from_record(dhp_core *core, dhp_proxy *record, dhp_key *out)
+{
+    if (record->core != core || !PyObject_TypeCheck((PyObject *)record, core->state->record_type))
+        return DHP_KEY_NONE;
+    dh_word word = dhp_word(record);
+    if (word == 0)
+        return -1;
+    int rc = dh_key_from_record(core->heap, word, &out->key);
+    return rc == 0 ? DHP_KEY_READY : dhp_raise(core, rc);
+}
+
 /* Append one element's key to the bytes in *buffer. */
 static int tuple_append(const dh_key *element, uint8_t **buffer, size_t *size, size_t *room)
 {
@@ -241,6 +253,8 @@ static int key_from_supported(dhp_core *core, PyObject *obj, const dhp_packing *
     }
     if (type == &PyBytes_Type)
         return key_from_bytes(core, obj, out);
+    if (dhp_is_proxy(core->state, obj))
+        return key_from_record(core, (dhp_proxy *)obj, out);
     if (type != &PyTuple_Type)
         return key_from_form(core, obj, dhp_packing_find(packing, obj), out);
     if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)

@@ -4,7 +4,7 @@
  * function is called here and its ffi and lib become attributes, so that core, types and bindings
  * are one module and the core exists once.
  */
-#include "state.h"
+#include "records.h"
 
 #if !defined(__linux__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || defined(Py_GIL_DISABLED)
 #error "dirtyheap needs Linux, a little-endian machine, and a CPython with the GIL"
@@ -55,9 +55,25 @@ static int add_containers(PyObject *module, dhp_state *state)
         add_container(module, state, &dhp_list_spec, "List", DH_T_LIST, &state->list_type) < 0 ||
         add_container(module, state, &dhp_buffer_spec, "Buffer", DH_T_BUFFER, &state->buffer_type) <
             0 ||
-        add_container(module, state, &dhp_array_spec, "Array", DH_T_ARRAY, &state->array_type) < 0)
+        add_container(module, state, &dhp_array_spec, "Array", DH_T_ARRAY, &state->array_type) <
+            0 ||
+        add_container(module, state, &dhp_record_spec, "Record", DH_T_RECORD, &state->record_type) <
+            0)
         return -1;
     return 0;
+}
+
+static int add_records(PyObject *module, dhp_state *state)
+{
+    state->unknown_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &dhp_unknown_record_spec,
+                                                                   (PyObject *)state->record_type);
+    state->record_classes = PyDict_New();
+    state->records_version = 1; /* 0: a type that was never looked up */
+    if (state->unknown_type == NULL || state->record_classes == NULL ||
+        add_type(module, &dhp_schema_spec, "RecordSchema", &state->schema_type) < 0 ||
+        add_type(module, &dhp_field_spec, "RecordField", &state->field_type) < 0)
+        return -1;
+    return PyModule_AddObjectRef(module, "record_classes", state->record_classes);
 }
 
 static int add_types(PyObject *module, dhp_state *state)
@@ -120,7 +136,7 @@ static int module_exec(PyObject *module)
 {
     dhp_state *state = PyModule_GetState(module);
     if (add_containers(module, state) < 0 || add_types(module, state) < 0 ||
-        register_types(state) < 0)
+        add_records(module, state) < 0 || register_types(state) < 0)
         return -1;
     return add_bindings(module);
 }
@@ -153,6 +169,11 @@ static int module_exec(PyObject *module)
     DO((state)->unpackers);      \
     DO((state)->arrays);         \
     DO((state)->errors);         \
+    DO((state)->record_type);    \
+    DO((state)->unknown_type);   \
+    DO((state)->schema_type);    \
+    DO((state)->field_type);     \
+    DO((state)->record_classes); \
     DO((state)->mapping_abc)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

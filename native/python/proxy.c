@@ -5,18 +5,42 @@
  * it goes, and before weak references are told (their callbacks may look the container up again).
  * Proxies are not tracked by Python's collector: making one must never start it.
  */
-#include "state.h"
+#include "records.h"
+
+/* A class made in Python is one that Python's collector knows, whatever its base. */
+static bool is_collected(PyTypeObject *type)
+{
+    return (PyType_GetFlags(type) & Py_TPFLAGS_HAVE_GC) != 0;
+}
+
+/* Zeroed: a class may add members. Never tracked: a proxy holds nothing that leads back to it. */
+static dhp_proxy *proxy_alloc(PyTypeObject *type)
+{
+    if (!is_collected(type))
+        return (dhp_proxy *)PyType_GenericAlloc(type, 0);
+    int was_enabled = dhp_gc_pause();
+    PyObject *self = PyType_GenericAlloc(type, 0);
+    if (self != NULL)
+        PyObject_GC_UnTrack(self);
+    dhp_gc_resume(was_enabled);
+    return (dhp_proxy *)self;
+}
 
 static PyObject *proxy_new(dhp_core *core, dh_word word)
 {
     PyTypeObject *type = core->state->types[dh_ref_type(word)];
+    if (dh_is_ref_to(word, DH_T_RECORD)) {
+        const dhp_stored_class *class = dhp_record_class(core, word);
+        if (class == NULL)
+            return NULL;
+        type = class->type;
+    }
     const dh_word *head = dh_deref(core->heap, word, dh_ref_type(word), DH_HEAD_BYTES);
     if (type == NULL || head == NULL || !dh_is_meta(dh_load(head))) {
         dhp_raise(core, DH_E_CORRUPT);
         return NULL;
     }
-    dhp_proxy *self =
-        (dhp_proxy *)PyType_GenericAlloc(type, 0); /* zeroed: a class may add members */
+    dhp_proxy *self = proxy_alloc(type);
     if (self == NULL)
         return NULL;
     self->handle.word = word;
@@ -95,7 +119,10 @@ void dhp_proxy_dealloc(PyObject *obj)
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(obj);
     Py_DECREF(self->core);
-    PyObject_Free(obj);
+    if (is_collected(type))
+        PyObject_GC_Del(obj);
+    else
+        PyObject_Free(obj);
     Py_DECREF(type);
 }
 

@@ -34,6 +34,10 @@ typedef struct {
     PyTypeObject *list_type;
     PyTypeObject *buffer_type;
     PyTypeObject *array_type;
+    PyTypeObject *record_type;
+    PyTypeObject *unknown_type; /* of records whose class is not registered */
+    PyTypeObject *schema_type;
+    PyTypeObject *field_type;
     PyTypeObject
         *types[DH_TYPES_COUNT]; /* borrowed: the container's class by the type in its ref */
     PyTypeObject *dict_iter_type;
@@ -50,7 +54,10 @@ typedef struct {
     PyObject *unpackers;       /* list: by code, unpacker(data)                        */
     PyTypeObject *datetime_type, *date_type, *timedelta_type; /* of dates.c; NULL: not loaded */
     PyObject *utc, *reduce_ex, *protocol;
-    PyObject *mapping_abc; /* collections.abc.Mapping                             */
+    PyObject *mapping_abc;    /* collections.abc.Mapping                             */
+    PyObject *record_classes; /* name -> record class, what heaps' records are read as */
+    uint64_t records_version; /* changes with record_classes                        */
+    uint64_t schemas_count;   /* made in this process                               */
 } dhp_state;
 
 #define DHP_SMALL_INTS 1024
@@ -88,6 +95,7 @@ typedef struct {
     PyGILState_STATE gil;        /* of the stop under way                            */
     int stops_depth;             /* stops under way, nested ones included; under GIL */
     dhp_block *blocks;           /* transactions under way, the innermost first      */
+    struct dhp_layouts *layouts; /* of records; NULL: none met yet                */
     char undo_failed;            /* one of them could not be taken back              */
     char allow_pickle;           /* Pickled values may be read                       */
     uint64_t placeholders_count; /* made so far; tells whether an operation made one */
@@ -345,6 +353,8 @@ int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, const dh
 /* Only the values of a plain dict, in its order; the same. */
 int dhp_words_from_values(dhp_core *core, PyObject *dict, const dhp_packing *packing,
                           dh_word *words);
+/* The same for the values of a record, a tuple; names, a tuple too, say where a failure was. */
+int dhp_words_from_fields(dhp_core *core, PyObject *names, PyObject *values, dh_word *words);
 /* Give back words that were not stored. New containers among them are left to the collector. */
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
 
@@ -456,6 +466,9 @@ PyObject *dhp_list_inplace_repeat(PyObject *self, Py_ssize_t times);
 int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
 extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],
     dhp_list_sort_doc[];
+
+/* --- record_layouts.c (more: records.h) ------------------------------------------------------- */
+void dhp_layouts_drop(dhp_core *core);
 
 /* --- buffer_type.c, array_type.c, core_type.c -------------------------------------------------- */
 extern PyType_Spec dhp_buffer_spec;

@@ -4,7 +4,7 @@
  * objects, and packed values stay placeholders until the walk is over. Around it, in plain containers that hold containers of a heap, keys are the user's: what
  * such a container holds is listed before it is followed, and the heap asked for anew each time.
  */
-#include "state.h"
+#include "records.h"
 
 typedef struct {
     dhp_core *core; /* of the first container of a heap; NULL: none met yet */
@@ -126,6 +126,66 @@ static PyObject *plain_buffer(plain_copy *c, dh_word word)
     return copy;
 }
 
+/* Add one field to the copy; what the record was stored without is left out. */
+static int plain_field(plain_copy *c, PyObject *copy, PyObject *name, dh_word word)
+{
+    PyObject *value = word != DH_EMPTY ? plain_from(c, word) : NULL;
+    int rc = value != NULL ? PyDict_SetItem(copy, name, value) : word != DH_EMPTY ? -1 : 0;
+    Py_XDECREF(value);
+    return rc;
+}
+
+static int plain_fill_stored(plain_copy *c, const dh_record_view *view, PyObject *copy)
+{
+    dh_class_view class;
+    int rc = dh_class_read(c->core->heap, view->class_word, &class);
+    if (rc != 0)
+        return dhp_raise(c->core, rc);
+    for (size_t i = 0; rc == 0 && i < class.count && i < view->room; i++) {
+        PyObject *name = dhp_class_text(c->core, class.words[3 * i]);
+        rc = name != NULL ? plain_field(c, copy, name, dh_load(&view->fields[i])) : -1;
+        Py_XDECREF(name);
+    }
+    return rc;
+}
+
+/* As the class of this program shows it; a default_factory is not called. */
+static int plain_fill_record(plain_copy *c, const dh_record_view *view, const dhp_schema *schema,
+                             PyObject *copy)
+{
+    const dhp_layout *layout = dhp_layout_named(c->core, view->class_word, schema);
+    int rc = layout != NULL ? 0 : -1;
+    if (layout != NULL && layout->state == DHP_MISFITS)
+        return plain_fill_stored(c, view, copy);
+    for (Py_ssize_t i = 0; rc == 0 && i < schema->count; i++) {
+        const dhp_field_info *field = &schema->fields[i];
+        int slot = layout->slots[i];
+        dh_word word =
+            slot >= 0 && (size_t)slot < view->room ? dh_load(&view->fields[slot]) : DH_EMPTY;
+        rc = word == DH_EMPTY && field->fallback != NULL
+                 ? PyDict_SetItem(copy, field->name, field->fallback)
+                 : plain_field(c, copy, field->name, word);
+    }
+    return rc;
+}
+
+static PyObject *plain_record(plain_copy *c, dh_word word)
+{
+    dh_record_view view;
+    const dhp_stored_class *class = dhp_record_class(c->core, word);
+    PyObject *copy = class != NULL ? PyDict_New() : NULL;
+    if (copy == NULL)
+        return NULL;
+    int rc = dh_record_open(c->core->heap, word, &view);
+    if (rc != 0)
+        dhp_raise(c->core, rc);
+    if (rc != 0 || plain_remember(c, word, copy) < 0 ||
+        (class->schema != NULL ? plain_fill_record(c, &view, class->schema, copy)
+                               : plain_fill_stored(c, &view, copy)) < 0)
+        Py_CLEAR(copy);
+    return copy;
+}
+
 static PyObject *plain_container(plain_copy *c, dh_word word)
 {
     switch (dh_ref_type(word)) {
@@ -138,6 +198,8 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
     case DH_T_ARRAY: /* a placeholder, whether an ndarray is alive or not */
         c->core->placeholders_count++;
         return dhp_proxy_get(c->core, word);
+    case DH_T_RECORD:
+        return plain_record(c, word);
     default:
         return plain_buffer(c, word);
     }

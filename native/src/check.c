@@ -12,6 +12,7 @@
 #include "ext.h"
 #include "list.h"
 #include "mark.h"
+#include "record.h"
 #include "set.h"
 
 typedef struct {
@@ -123,6 +124,10 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dhi_shape_check(heap, w);
     case DH_T_SHAPES:
         return dhi_shapes_check(heap, w);
+    case DH_T_RECORD:
+        return dh_record_check(heap, w);
+    case DH_T_CLASS:
+        return dh_class_check(heap, w);
     case DH_T_VALUES:
     case DH_T_ENTRIES:
     case DH_T_BUCKET:
@@ -132,6 +137,7 @@ static int check_type(const dh_heap *heap, dh_word w)
     case DH_T_NODE:
     case DH_T_RNODE:
     case DH_T_DATA:
+    case DH_T_FIELDS:
         return 0; /* checked with their owner */
     default:
         return dhi_fail(heap, DH_E_CORRUPT, "a reference of unknown type %u",

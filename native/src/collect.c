@@ -96,6 +96,7 @@ int dh_collect(dh_heap *heap, dh_collect_stats *stats_out)
     if (rc == 0) {
         dh_mark_run(&mark);
         settle(heap, &mark, stats_out);
+        heap->frees_count++;
         stats_out->released_pages_count = dh_pages_release(heap);
         stats_out->roots_count = mark.roots_count;
         stats_out->overflow_rounds_count = mark.overflow_rounds_count;

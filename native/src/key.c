@@ -22,6 +22,8 @@ static void key_hash(const dh_heap *heap, dh_key *key)
 {
     if (key->tag == 'i')
         key->hash = dh_siphash13_u64(heap->hash_key, (uint64_t)key->number);
+    else if (key->tag == 'r')
+        key->hash = dh_siphash13_u64(heap->hash_key, ~(uint64_t)key->number);
     else if (key->tag == 'n')
         key->hash = dh_siphash13_u64(heap->hash_key, DH_NONE);
     else
@@ -141,6 +143,24 @@ void dh_key_from_none(const dh_heap *heap, dh_key *key_out)
     key_hash(heap, key_out);
 }
 
+static int key_set_record(const dh_heap *heap, dh_word record, dh_key *key)
+{
+    const dh_word *head = dh_deref(heap, record, DH_T_RECORD, DH_HEAD_BYTES);
+    if (head == NULL || !dh_is_meta(head[0]))
+        return dhi_fail(heap, DH_E_CORRUPT, "record %#llx is damaged", (unsigned long long)record);
+    key_set(key, 'r', record, NULL, 8);
+    key->number = (int64_t)dh_meta_serial(head[0]);
+    return 0;
+}
+
+int dh_key_from_record(const dh_heap *heap, dh_word record, dh_key *key_out)
+{
+    int rc = key_set_record(heap, record, key_out);
+    if (rc == 0)
+        key_hash(heap, key_out);
+    return rc;
+}
+
 void dh_key_from_str(const dh_heap *heap, const uint8_t *utf8, size_t size, dh_key *key_out)
 {
     key_set_text(key_out, 's', utf8, size);
@@ -173,7 +193,7 @@ void dh_key_from_tuple(const dh_heap *heap, const uint8_t *data, size_t size, dh
 
 static const uint8_t *key_canonical(const dh_key *key)
 {
-    return key->tag == 'i' ? (const uint8_t *)&key->number : key->data;
+    return key->tag == 'i' || key->tag == 'r' ? (const uint8_t *)&key->number : key->data;
 }
 
 size_t dh_key_encode(const dh_key *key, uint8_t *out, size_t room)
@@ -214,6 +234,8 @@ static int key_set_ref(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SC
         rc = dh_ext_read(heap, w, &ext);
         return rc != 0 ? rc
                        : key_set_canonical(heap, ext.key_tag, ext.key, ext.key_size, scratch, key);
+    case DH_T_RECORD:
+        return key_set_record(heap, w, key);
     default:
         return DH_E_UNHASHABLE;
     }
@@ -406,6 +428,9 @@ static bool element_next(const uint8_t **data, size_t *size, dh_key *element_out
         int64_t v;
         memcpy(&v, content, 8);
         key_set_int(element_out, v);
+    } else if (tag == 'r' && size32 == 8) {
+        key_set(element_out, tag, 0, NULL, size32);
+        memcpy(&element_out->number, content, 8);
     } else if (tag == 's' || tag == 'b') {
         key_set_text(element_out, tag, content, size32);
     } else {

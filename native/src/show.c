@@ -111,6 +111,7 @@ int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uin
     (void)dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
     dh_watch_copy(heap->watch, heap->commit_cursor, written, heap->arena.hwm_pages);
     show_entries(heap, savepoint);
+    heap->frees_count++;
     *pages_out = show_pages(heap, savepoint, written);
     revalidate_handles(heap);
     *stop_ns_out = dhi_clock_ns() - stop_began_ns;

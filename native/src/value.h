@@ -52,15 +52,17 @@ typedef struct {
     uint64_t hash;       /* SipHash-1-3 of the canonical form, key per heap                     */
     dh_word word;        /* != 0: a stored key that is this word is equal (int, short, None)    */
     uint8_t tag;         /* 'i' int in 64 bits, 'I' larger, 'f' float, 's' str, 'b' bytes,
-                            'n' None, 't' tuple; of packed values also 'q' a rational number
-                            that is none of the others, 'x' any other                           */
-    int64_t number;      /* for 'i'                                                             */
+                            'n' None, 't' tuple, 'r' record; of packed values also 'q' a
+                            rational number that is none of the others, 'x' any other           */
+    int64_t number;      /* for 'i', and for 'r' the serial                                     */
     const uint8_t *data; /* canonical bytes for the other tags; borrowed from the caller        */
     size_t size;
 } dh_key;
 
 void dh_key_from_int(const dh_heap *heap, int64_t v, dh_key *key_out);
 void dh_key_from_none(const dh_heap *heap, dh_key *key_out);
+/* A record is a key by identity. DH_E_CORRUPT when it has no head. */
+int dh_key_from_record(const dh_heap *heap, dh_word record, dh_key *key_out) DH_MUST_USE;
 void dh_key_from_str(const dh_heap *heap, const uint8_t *utf8, size_t size, dh_key *key_out);
 void dh_key_from_bytes(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
 /* scratch: 8 bytes that must live as long as the key (used when d is not integral). An integral d

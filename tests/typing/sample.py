@@ -53,6 +53,36 @@ def arrays(heap: dh.Heap) -> float:
     return float(field.sum())
 
 
+@dh.record
+class Point:
+    x: int
+    y: int = 0
+    tags: list[str] = dh.field(default_factory=list)
+
+    def norm(self) -> int:
+        return self.x * self.x + self.y * self.y
+
+
+@dh.record(name="geometry.Named", aliases=["Named"])
+class NamedPoint(Point):
+    name: str = ""
+
+
+def records(heap: dh.Heap) -> int:
+    point = heap.new(Point, 1, y=2)
+    assert_type(point, Point)
+    assert_type(point.x, int)
+    assert_type(point.tags, list[str])
+    point.x += 1
+    named = heap.new(NamedPoint, 1, name="here")
+    assert_type(named.name, str)
+    assert_type(dh.asdict(named), dict[str, Any])
+    heap.new(Point, "one")  # type: ignore[arg-type]
+    heap.new(Point)  # type: ignore[call-arg]
+    heap.new(Point, 1, z=3)  # type: ignore[call-arg]
+    return point.norm()
+
+
 def read(path: str) -> str:
     try:
         with dh.open(path, create=False) as heap:

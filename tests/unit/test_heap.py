@@ -423,6 +423,7 @@ def test_memory_under_a_view_is_used_again_when_the_view_is_gone(path: Path) -> 
 
 # --- close ---------------------------------------------------------------------------------------
 
+RECORD: Any = dh.record(type("RecordOfTheTest", (), {}))
 METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "root": lambda heap: heap.root,
     "dict": lambda heap: heap.dict(),
@@ -431,6 +432,7 @@ METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "buffer": lambda heap: heap.buffer(10),
     "buffer of": lambda heap: heap.buffer(b"abc"),
     "array": lambda heap: heap.array(3),
+    "new": lambda heap: heap.new(RECORD),
     "commit": lambda heap: heap.commit(),
     "rollback": lambda heap: heap.rollback(),
     "transaction": lambda heap: heap.transaction().__enter__(),
