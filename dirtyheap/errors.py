@@ -90,6 +90,7 @@ _CODES: dict[int, tuple[str, type[Exception], str]] = {
     -8: ("DH_E_CLOSED", HeapClosedError, "the heap is closed"),
     -9: ("DH_E_UNHASHABLE", TypeError, "the value cannot be a key"),
     -10: ("DH_E_TRACKER", TrackerError, "the tracker asked for is not available here"),
+    -11: ("DH_E_UNORDERED", TypeError, "the keys cannot be compared"),
 }
 
 

@@ -35,7 +35,8 @@ enum {
     DH_E_FORMAT = -7,     /* bytes that are not a record of this format                */
     DH_E_CLOSED = -8,     /* the heap is closed                                        */
     DH_E_UNHASHABLE = -9, /* the value cannot be a key                               */
-    DH_E_TRACKER = -10    /* the tracker asked for is not available here               */
+    DH_E_TRACKER = -10,   /* the tracker asked for is not available here               */
+    DH_E_UNORDERED = -11  /* keys that cannot be compared                              */
 };
 
 enum {

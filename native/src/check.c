@@ -14,6 +14,7 @@
 #include "mark.h"
 #include "record.h"
 #include "set.h"
+#include "sorted.h"
 
 typedef struct {
     dh_heap *heap;
@@ -116,6 +117,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_set_check((dh_heap *)(uintptr_t)heap, w);
     case DH_T_LIST:
         return dh_list_check(heap, w);
+    case DH_T_SORTED:
+        return dh_sorted_check(heap, w);
     case DH_T_BUFFER:
         return dh_buffer_read(heap, w, &data, &length);
     case DH_T_ARRAY:
@@ -138,6 +141,8 @@ static int check_type(const dh_heap *heap, dh_word w)
     case DH_T_RNODE:
     case DH_T_DATA:
     case DH_T_FIELDS:
+    case DH_T_SORTED_LEAF:
+    case DH_T_SORTED_NODE:
         return 0; /* checked with their owner */
     default:
         return dhi_fail(heap, DH_E_CORRUPT, "a reference of unknown type %u",

@@ -97,6 +97,8 @@ const char *dh_error_name(int rc)
         return "DH_E_UNHASHABLE";
     case DH_E_TRACKER:
         return "DH_E_TRACKER";
+    case DH_E_UNORDERED:
+        return "DH_E_UNORDERED";
     default:
         return rc > 0 ? errno_name(rc) : "unknown code";
     }

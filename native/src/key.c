@@ -492,3 +492,16 @@ int dh_key_matches(const dh_heap *heap, const dh_key *key, dh_word stored)
 {
     return word_matches(heap, key, stored, 1);
 }
+
+/* --- shared with order.c ------------------------------------------------------------------------ */
+
+int dhi_key_set_simple(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SCRATCH_BYTES],
+                       dh_key *key_out)
+{
+    return key_set_simple(heap, w, scratch, key_out);
+}
+
+bool dhi_key_element_next(const uint8_t **data, size_t *size, dh_key *element_out)
+{
+    return element_next(data, size, element_out);
+}

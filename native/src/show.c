@@ -114,6 +114,7 @@ int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uin
     heap->frees_count++;
     *pages_out = show_pages(heap, savepoint, written);
     revalidate_handles(heap);
+    heap->shows_count++;
     *stop_ns_out = dhi_clock_ns() - stop_began_ns;
     dhi_world_resume(heap);
     if (savepoint == NULL)

@@ -16,6 +16,13 @@
 /* The magnitude as an int64, when it fits one. */
 bool dhi_magnitude_fits(bool is_negative, const uint8_t *magnitude, size_t size, int64_t *v_out);
 
+/* Steps of key.c that ordering shares. The key of any stored word but a tuple or a big int, without
+ * a hash; its data may point to scratch or into the arena. */
+int dhi_key_set_simple(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SCRATCH_BYTES],
+                       dh_key *key_out) DH_MUST_USE;
+/* Take the next element from a tuple's canonical bytes; false when they end in the middle. */
+bool dhi_key_element_next(const uint8_t **data, size_t *size, dh_key *element_out);
+
 /* The bytes of a STR or BYTES ref; false when w is none or is damaged. */
 static inline bool dhi_text_view(const dh_heap *heap, dh_word w, dh_type type,
                                  dh_bytes_view *view_out)
