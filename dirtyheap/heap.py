@@ -348,6 +348,17 @@ class Heap:
         """A new List in this heap, linked to nothing yet; copies the initial contents in."""
         return self._core.new_list(initial)
 
+    def sorted_dict(
+        self, initial: Mapping[Any, Any] | Iterable[Any] | None = None
+    ) -> _native.SortedDict:
+        """A new SortedDict in this heap, linked to nothing yet; copies the initial contents in.
+
+        Its keys stay in order: ``irange``, ``bisect``, ``peekitem`` and positions as in
+        ``sortedcontainers.SortedDict``. The order is that of the keys themselves; a key function
+        could not be stored.
+        """
+        return self._core.new_sorted_dict(initial)
+
     def new(
         self,
         cls: Callable[_Arguments, _Result],

@@ -4,6 +4,7 @@
  * the world it calls back here and takes the GIL. Nothing here commits, scans or collects.
  */
 #include "records.h"
+#include "sorted_type.h"
 
 #include <stdlib.h>
 
@@ -137,7 +138,9 @@ dhp_proxy *dhp_container_new(dhp_core *core, dh_type type)
     dh_word word;
     if (dhp_check_writable(core) < 0)
         return NULL;
-    int rc = type == DH_T_DICT ? dh_dict_new(core->heap, &word) : dh_list_new(core->heap, &word);
+    int rc = type == DH_T_DICT     ? dh_dict_new(core->heap, &word)
+             : type == DH_T_SORTED ? dh_sorted_new(core->heap, &word)
+                                   : dh_list_new(core->heap, &word);
     if (rc != 0) {
         dhp_raise(core, rc);
         return NULL;
@@ -188,6 +191,25 @@ static PyObject *core_new_list(PyObject *obj, PyObject *args)
         return copy_whole(self, initial);
     dhp_proxy *made = dhp_container_new(self, DH_T_LIST);
     if (made != NULL && initial != Py_None && dhp_list_extend(made, initial) < 0)
+        Py_CLEAR(made);
+    return (PyObject *)made;
+}
+
+PyDoc_STRVAR(new_sorted_dict_doc,
+             "new_sorted_dict($self, initial=None, /)\n--\n\n"
+             "Make a SortedDict that nothing in the heap refers to yet.\n\n"
+             "initial: a mapping or an iterable of pairs. Until it is stored somewhere below the "
+             "root, only\n"
+             "Python's reference keeps it. O(len(initial) log len(initial)).");
+static PyObject *core_new_sorted_dict(PyObject *obj, PyObject *args)
+{
+    dhp_core *self = (dhp_core *)obj;
+    PyObject *initial = Py_None;
+    if (!PyArg_ParseTuple(args, "|O:new_sorted_dict", &initial) ||
+        dhp_sorted_refuse_function(initial) < 0)
+        return NULL;
+    dhp_proxy *made = dhp_container_new(self, DH_T_SORTED);
+    if (made != NULL && initial != Py_None && dhp_sorted_update(made, initial, NULL) < 0)
         Py_CLEAR(made);
     return (PyObject *)made;
 }
@@ -393,6 +415,7 @@ static PyMethodDef core_methods[] = {
     {"root", core_root, METH_NOARGS, root_doc},
     {"new_dict", core_new_dict, METH_VARARGS, new_dict_doc},
     {"new_list", core_new_list, METH_VARARGS, new_list_doc},
+    {"new_sorted_dict", core_new_sorted_dict, METH_VARARGS, new_sorted_dict_doc},
     {"block", core_block, METH_VARARGS, block_doc},
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {"owns", core_owns, METH_O, owns_doc},

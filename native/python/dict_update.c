@@ -283,7 +283,7 @@ static int update_from_dict(dhp_proxy *self, dhp_proxy *source)
 }
 
 /* Any mapping or iterable of pairs, as a plain dict; runs Python code. */
-static PyObject *collect_entries(PyObject *other)
+PyObject *dhp_collect_entries(PyObject *other)
 {
     PyObject *entries = PyDict_New();
     PyObject *keys = entries ? PyObject_GetAttrString(other, "keys") : NULL;
@@ -302,7 +302,7 @@ static PyObject *collect_entries(PyObject *other)
 
 static int update_from_other(dhp_proxy *self, PyObject *other, PyObject *kwargs)
 {
-    PyObject *entries = PyDict_CheckExact(other) ? PyDict_Copy(other) : collect_entries(other);
+    PyObject *entries = PyDict_CheckExact(other) ? PyDict_Copy(other) : dhp_collect_entries(other);
     int rc = entries != NULL ? 0 : -1;
     if (rc == 0 && kwargs != NULL)
         rc = PyDict_Update(entries, kwargs);

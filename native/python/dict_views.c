@@ -124,10 +124,8 @@ static int is_set_like(const dhp_state *state, PyObject *obj)
            type == state->keys_type || type == state->items_type;
 }
 
-static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
+PyObject *dhp_setview_compare(PyObject *obj, PyObject *other, int op)
 {
-    if (!is_set_like(((dict_view *)obj)->dict->core->state, other))
-        Py_RETURN_NOTIMPLEMENTED;
     Py_ssize_t mine = PyObject_Size(obj), theirs = PyObject_Size(other);
     int result = 0;
     if (mine < 0 || theirs < 0)
@@ -154,6 +152,13 @@ static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
     return result < 0 ? NULL : PyBool_FromLong(result);
 }
 
+static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
+{
+    if (!is_set_like(((dict_view *)obj)->dict->core->state, other))
+        Py_RETURN_NOTIMPLEMENTED;
+    return dhp_setview_compare(obj, other, op);
+}
+
 /* set(left).<method>(right) */
 static PyObject *combine(PyObject *left, PyObject *right, const char *method)
 {
@@ -165,22 +170,19 @@ static PyObject *combine(PyObject *left, PyObject *right, const char *method)
     return result;
 }
 
-static PyObject *setview_or(PyObject *left, PyObject *right)
-{
-    return combine(left, right, "update");
-}
+PyObject *dhp_setview_or(PyObject *left, PyObject *right) { return combine(left, right, "update"); }
 
-static PyObject *setview_and(PyObject *left, PyObject *right)
+PyObject *dhp_setview_and(PyObject *left, PyObject *right)
 {
     return combine(left, right, "intersection_update");
 }
 
-static PyObject *setview_sub(PyObject *left, PyObject *right)
+PyObject *dhp_setview_sub(PyObject *left, PyObject *right)
 {
     return combine(left, right, "difference_update");
 }
 
-static PyObject *setview_xor(PyObject *left, PyObject *right)
+PyObject *dhp_setview_xor(PyObject *left, PyObject *right)
 {
     return combine(left, right, "symmetric_difference_update");
 }
@@ -188,7 +190,7 @@ static PyObject *setview_xor(PyObject *left, PyObject *right)
 PyDoc_STRVAR(isdisjoint_doc,
              "isdisjoint($self, other, /)\n--\n\n"
              "True when the view and the iterable have no element in common. O(len(other)).");
-static PyObject *setview_isdisjoint(PyObject *self, PyObject *other)
+PyObject *dhp_setview_isdisjoint(PyObject *self, PyObject *other)
 {
     PyObject *item, *iter = PyObject_GetIter(other);
     int found = iter != NULL ? 0 : -1;
@@ -208,7 +210,7 @@ PyDoc_STRVAR(view_reversed_doc, "__reversed__($self, /)\n--\n\nThe same, newest 
 
 static PyMethodDef setview_methods[] = {
     {"__reversed__", view_reversed, METH_NOARGS, view_reversed_doc},
-    {"isdisjoint", setview_isdisjoint, METH_O, isdisjoint_doc},
+    {"isdisjoint", dhp_setview_isdisjoint, METH_O, isdisjoint_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -230,9 +232,10 @@ static PyGetSetDef view_getset[] = {
     }
 #define SET_SLOTS                                                                        \
     {Py_tp_richcompare, setview_richcompare}, {Py_tp_hash, PyObject_HashNotImplemented}, \
-        {Py_nb_or, setview_or}, {Py_nb_and, setview_and}, {Py_nb_subtract, setview_sub}, \
+        {Py_nb_or, dhp_setview_or}, {Py_nb_and, dhp_setview_and},                        \
+        {Py_nb_subtract, dhp_setview_sub},                                               \
     {                                                                                    \
-        Py_nb_xor, setview_xor                                                           \
+        Py_nb_xor, dhp_setview_xor                                                       \
     }
 
 static PyType_Slot keys_slots[] = {

@@ -5,6 +5,7 @@
  * are one module and the core exists once.
  */
 #include "records.h"
+#include "sorted_type.h"
 
 #if !defined(__linux__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || defined(Py_GIL_DISABLED)
 #error "dirtyheap needs Linux, a little-endian machine, and a CPython with the GIL"
@@ -12,14 +13,15 @@
 
 PyMODINIT_FUNC PyInit__native_cffi(void); /* generated */
 
-PyDoc_STRVAR(to_python_doc,
-             "to_python($module, obj, /)\n--\n\n"
-             "Return a plain deep copy of a heap value.\n\n"
-             "Dict, List and Buffer become dict, list and bytearray, also inside plain "
-             "dicts, lists and\ntuples; cycles and shared references are kept. "
-             "Anything else is returned as it is.\nO(what is reachable).\n\n"
-             ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
-             "[]");
+PyDoc_STRVAR(
+    to_python_doc,
+    "to_python($module, obj, /)\n--\n\n"
+    "Return a plain deep copy of a heap value.\n\n"
+    "Dict, SortedDict, List and Buffer become dict, dict in the order of its keys, list and\n"
+    "bytearray, also inside plain dicts, lists and tuples; cycles and shared references are kept. "
+    "Anything else is returned as it is.\nO(what is reachable).\n\n"
+    ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
+    "[]");
 static PyObject *module_to_python(PyObject *module, PyObject *obj)
 {
     return dhp_to_python(PyModule_GetState(module), obj);
@@ -53,6 +55,8 @@ static int add_containers(PyObject *module, dhp_state *state)
     if (add_type(module, &dhp_container_spec, "Container", &state->container_type) < 0 ||
         add_container(module, state, &dhp_dict_spec, "Dict", DH_T_DICT, &state->dict_type) < 0 ||
         add_container(module, state, &dhp_list_spec, "List", DH_T_LIST, &state->list_type) < 0 ||
+        add_container(module, state, &dhp_sorted_spec, "SortedDict", DH_T_SORTED,
+                      &state->sorted_type) < 0 ||
         add_container(module, state, &dhp_buffer_spec, "Buffer", DH_T_BUFFER, &state->buffer_type) <
             0 ||
         add_container(module, state, &dhp_array_spec, "Array", DH_T_ARRAY, &state->array_type) <
@@ -85,7 +89,11 @@ static int add_types(PyObject *module, dhp_state *state)
         add_type(module, &dhp_list_iter_spec, NULL, &state->list_iter_type) < 0 ||
         add_type(module, &dhp_keys_spec, NULL, &state->keys_type) < 0 ||
         add_type(module, &dhp_values_spec, NULL, &state->values_type) < 0 ||
-        add_type(module, &dhp_items_spec, NULL, &state->items_type) < 0)
+        add_type(module, &dhp_items_spec, NULL, &state->items_type) < 0 ||
+        add_type(module, &dhp_sorted_iter_spec, NULL, &state->sorted_iter_type) < 0 ||
+        add_type(module, &dhp_sorted_keys_spec, NULL, &state->sorted_keys_type) < 0 ||
+        add_type(module, &dhp_sorted_values_spec, NULL, &state->sorted_values_type) < 0 ||
+        add_type(module, &dhp_sorted_items_spec, NULL, &state->sorted_items_type) < 0)
         return -1;
     return 0;
 }
@@ -111,6 +119,14 @@ static int register_types(dhp_state *state)
         register_as(abcs, "KeysView", state->keys_type) == 0 &&
         register_as(abcs, "ValuesView", state->values_type) == 0 &&
         register_as(abcs, "ItemsView", state->items_type) == 0 &&
+        register_as(abcs, "MutableMapping", state->sorted_type) == 0 &&
+        register_as(abcs, "KeysView", state->sorted_keys_type) == 0 &&
+        register_as(abcs, "Sequence", state->sorted_keys_type) == 0 &&
+        register_as(abcs, "ValuesView", state->sorted_values_type) == 0 &&
+        register_as(abcs, "Sequence", state->sorted_values_type) == 0 &&
+        register_as(abcs, "ItemsView", state->sorted_items_type) == 0 &&
+        register_as(abcs, "Sequence", state->sorted_items_type) == 0 &&
+        register_as(abcs, "Iterator", state->sorted_iter_type) == 0 &&
         register_as(abcs, "Iterator", state->dict_iter_type) == 0 &&
         register_as(abcs, "Iterator", state->list_iter_type) == 0)
         rc = 0;
@@ -143,37 +159,42 @@ static int module_exec(PyObject *module)
 
 /* --- definition ------------------------------------------------------------------------------- */
 
-#define EACH_OF_STATE(state, DO) \
-    DO((state)->core_type);      \
-    DO((state)->block_type);     \
-    DO((state)->container_type); \
-    DO((state)->dict_type);      \
-    DO((state)->list_type);      \
-    DO((state)->buffer_type);    \
-    DO((state)->array_type);     \
-    DO((state)->dict_iter_type); \
-    DO((state)->list_iter_type); \
-    DO((state)->keys_type);      \
-    DO((state)->values_type);    \
-    DO((state)->items_type);     \
-    DO((state)->packed_type);    \
-    DO((state)->scalars);        \
-    DO((state)->datetime_type);  \
-    DO((state)->date_type);      \
-    DO((state)->timedelta_type); \
-    DO((state)->utc);            \
-    DO((state)->reduce_ex);      \
-    DO((state)->protocol);       \
-    DO((state)->packers);        \
-    DO((state)->lazy_packers);   \
-    DO((state)->unpackers);      \
-    DO((state)->arrays);         \
-    DO((state)->errors);         \
-    DO((state)->record_type);    \
-    DO((state)->unknown_type);   \
-    DO((state)->schema_type);    \
-    DO((state)->field_type);     \
-    DO((state)->record_classes); \
+#define EACH_OF_STATE(state, DO)     \
+    DO((state)->core_type);          \
+    DO((state)->block_type);         \
+    DO((state)->container_type);     \
+    DO((state)->dict_type);          \
+    DO((state)->list_type);          \
+    DO((state)->buffer_type);        \
+    DO((state)->array_type);         \
+    DO((state)->dict_iter_type);     \
+    DO((state)->list_iter_type);     \
+    DO((state)->keys_type);          \
+    DO((state)->values_type);        \
+    DO((state)->items_type);         \
+    DO((state)->packed_type);        \
+    DO((state)->scalars);            \
+    DO((state)->datetime_type);      \
+    DO((state)->date_type);          \
+    DO((state)->timedelta_type);     \
+    DO((state)->utc);                \
+    DO((state)->reduce_ex);          \
+    DO((state)->protocol);           \
+    DO((state)->packers);            \
+    DO((state)->lazy_packers);       \
+    DO((state)->unpackers);          \
+    DO((state)->arrays);             \
+    DO((state)->errors);             \
+    DO((state)->record_type);        \
+    DO((state)->unknown_type);       \
+    DO((state)->schema_type);        \
+    DO((state)->field_type);         \
+    DO((state)->record_classes);     \
+    DO((state)->sorted_type);        \
+    DO((state)->sorted_iter_type);   \
+    DO((state)->sorted_keys_type);   \
+    DO((state)->sorted_values_type); \
+    DO((state)->sorted_items_type);  \
     DO((state)->mapping_abc)
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)

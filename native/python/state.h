@@ -45,6 +45,11 @@ typedef struct {
     PyTypeObject *keys_type;
     PyTypeObject *values_type;
     PyTypeObject *items_type;
+    PyTypeObject *sorted_type;
+    PyTypeObject *sorted_iter_type;
+    PyTypeObject *sorted_keys_type;
+    PyTypeObject *sorted_values_type;
+    PyTypeObject *sorted_items_type;
     PyTypeObject *packed_type; /* placeholders, never seen by a user                  */
     PyObject *arrays;          /* module dirtyheap.arrays, imported when first needed */
     PyObject *errors;          /* module dirtyheap.errors, imported when first needed  */
@@ -427,6 +432,16 @@ int dhp_dict_store(dhp_proxy *self, PyObject *key, PyObject *value);
 /* The update method's work: other (may be NULL) and kwargs (may be NULL). */
 int dhp_dict_update(dhp_proxy *self, PyObject *other, PyObject *kwargs);
 PyObject *dhp_dict_update_method(PyObject *self, PyObject *args, PyObject *kwargs);
+/* Any mapping or iterable of pairs, as a plain dict; runs Python code. */
+PyObject *dhp_collect_entries(PyObject *other);
+/* Set operations of views: these see the left operand as an iterable, the right one as anything. */
+PyObject *dhp_setview_or(PyObject *left, PyObject *right);
+PyObject *dhp_setview_and(PyObject *left, PyObject *right);
+PyObject *dhp_setview_sub(PyObject *left, PyObject *right);
+PyObject *dhp_setview_xor(PyObject *left, PyObject *right);
+PyObject *dhp_setview_isdisjoint(PyObject *self, PyObject *other);
+/* Between a view and something set-like. */
+PyObject *dhp_setview_compare(PyObject *self, PyObject *other, int op);
 /* Plain dict with the same entries; raw: with placeholders, and without running Python code. */
 PyObject *dhp_dict_copy(dhp_proxy *self);
 PyObject *dhp_dict_copy_raw(dhp_proxy *self);

@@ -5,6 +5,7 @@
  * such a container holds is listed before it is followed, and the heap asked for anew each time.
  */
 #include "records.h"
+#include "sorted_type.h"
 
 typedef struct {
     dhp_core *core; /* of the first container of a heap; NULL: none met yet */
@@ -71,6 +72,33 @@ static PyObject *plain_dict(plain_copy *c, dh_word word)
 {
     PyObject *copy = PyDict_New();
     if (copy != NULL && (plain_remember(c, word, copy) < 0 || plain_fill_dict(c, word, copy) < 0))
+        Py_CLEAR(copy);
+    return copy;
+}
+
+static int plain_fill_sorted(plain_copy *c, dh_word word, PyObject *copy)
+{
+    dh_sorted_span span = {NULL, NULL, 0, 0};
+    int rc, failed = 0;
+
+    while ((rc = dh_sorted_span_at(c->core->heap, word, span.first + span.count, &span)) == 0) {
+        for (uint64_t i = 0; !failed && i < span.count; i++) {
+            PyObject *key_obj = dhp_object_from(c->core, dh_load(&span.keys[i]));
+            PyObject *value_obj = key_obj ? plain_from(c, dh_load(&span.values[i])) : NULL;
+            failed = value_obj == NULL || PyDict_SetItem(copy, key_obj, value_obj) < 0;
+            Py_XDECREF(key_obj);
+            Py_XDECREF(value_obj);
+        }
+        if (failed)
+            return -1;
+    }
+    return rc != DH_E_ABSENT ? dhp_raise(c->core, rc) : 0;
+}
+
+static PyObject *plain_sorted(plain_copy *c, dh_word word)
+{
+    PyObject *copy = PyDict_New();
+    if (copy != NULL && (plain_remember(c, word, copy) < 0 || plain_fill_sorted(c, word, copy) < 0))
         Py_CLEAR(copy);
     return copy;
 }
@@ -191,6 +219,8 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
     switch (dh_ref_type(word)) {
     case DH_T_DICT:
         return plain_dict(c, word);
+    case DH_T_SORTED:
+        return plain_sorted(c, word);
     case DH_T_LIST:
         return plain_list(c, word);
     case DH_T_TUPLE:

@@ -103,9 +103,9 @@ dh_order_verdict dh_order_admits(const dh_key *key)
 /* --- numbers ---------------------------------------------------------------------------------- */
 
 typedef struct {
-    uint8_t tag;  /* 'i', 'I' or 'f'                             */
-    int64_t i;    /* 'i'                                         */
-    double f;     /* 'f': has a fraction, is infinite, or is NaN */
+    uint8_t tag; /* 'i', 'I' or 'f'                             */
+    int64_t i;   /* 'i'                                         */
+    double f;    /* 'f': has a fraction, is infinite, or is NaN */
     bool is_negative;
     const uint8_t *magnitude; /* 'I': little-endian, minimal, beyond 64 bits */
     size_t size;
@@ -227,9 +227,9 @@ static inline int short_sign(const dh_order_probe *probe, dh_word stored)
     uint64_t prefix = __builtin_bswap64(stored >> 8);
     if (probe->prefix != prefix)
         return probe->prefix < prefix ? -1 : 1;
-    return text_rest_sign(NULL, probe->key->size < ORDER_PREFIX_BYTES ? probe->key->size
-                                                                      : ORDER_PREFIX_BYTES,
-                          NULL, dh_short_size(stored));
+    return text_rest_sign(
+        NULL, probe->key->size < ORDER_PREFIX_BYTES ? probe->key->size : ORDER_PREFIX_BYTES, NULL,
+        dh_short_size(stored));
 }
 
 static inline int long_sign(const dh_order_probe *probe, const dh_bytes_view *view)
@@ -329,8 +329,8 @@ static int order_at(const dh_heap *heap, const dh_order_probe *probe, dh_word st
                     unsigned depth, dh_ordering *out)
 {
     uint8_t tag = probe->key->tag;
-    bool is_text = dh_is_short(stored) || dh_is_ref_to(stored, DH_T_STR) ||
-                   dh_is_ref_to(stored, DH_T_BYTES);
+    bool is_text =
+        dh_is_short(stored) || dh_is_ref_to(stored, DH_T_STR) || dh_is_ref_to(stored, DH_T_BYTES);
     if (DH_LIKELY(is_text))
         return tag == 's' || tag == 'b'
                    ? order_text(heap, probe, stored, out)

@@ -42,8 +42,7 @@ void dh_order_probe_init(dh_order_probe *probe_out, const dh_key *key);
 int dh_order_compare(const dh_heap *heap, const dh_order_probe *probe, dh_word stored,
                      dh_ordering *out) DH_MUST_USE;
 /* The same for two stored words. */
-int dh_order_words(const dh_heap *heap, dh_word left, dh_word right,
-                   dh_ordering *out) DH_MUST_USE;
+int dh_order_words(const dh_heap *heap, dh_word left, dh_word right, dh_ordering *out) DH_MUST_USE;
 /* DH_E_UNORDERED with Python's words for a mixed comparison. */
 int dh_order_refuse(const dh_heap *heap, const dh_ordering *ordering);
 /* A word of its own, to be dropped by the caller, with low < separator <= high; short where it can

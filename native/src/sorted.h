@@ -40,17 +40,17 @@ int dh_sorted_length(const dh_heap *heap, dh_word sorted, uint64_t *length_out) 
 int dh_sorted_version(const dh_heap *heap, dh_word sorted, uint64_t *version_out) DH_MUST_USE;
 
 /* DH_E_ABSENT when there is no such key. */
-int dh_sorted_get(const dh_heap *heap, dh_word sorted, const dh_key *key,
-                  dh_word *value_out) DH_MUST_USE;
+int dh_sorted_get(const dh_heap *heap, dh_word sorted, const dh_key *key, dh_word *value_out)
+    DH_MUST_USE;
 /* Present: the value is replaced, the old one dropped, *was_new_out = false and key_word stays the
  * caller's. Absent: (key_word, value) is inserted and both belong to the container. key_word may be
  * EMPTY: then it is made from the key if that is a str or bytes; any other absent key gives
  * DH_E_ABSENT and nothing happens. The key is one that dh_order_admits. */
-int dh_sorted_set(dh_heap *heap, dh_word sorted, const dh_key *key, dh_word key_word,
-                  dh_word value, bool *was_new_out) DH_MUST_USE;
+int dh_sorted_set(dh_heap *heap, dh_word sorted, const dh_key *key, dh_word key_word, dh_word value,
+                  bool *was_new_out) DH_MUST_USE;
 /* Remove; the key is dropped, the value handed to *value_out or dropped when NULL. */
-int dh_sorted_delete(dh_heap *heap, dh_word sorted, const dh_key *key,
-                     dh_word *value_out) DH_MUST_USE;
+int dh_sorted_delete(dh_heap *heap, dh_word sorted, const dh_key *key, dh_word *value_out)
+    DH_MUST_USE;
 /* The same for the entry at a position; DH_E_ABSENT behind the last. */
 int dh_sorted_delete_at(dh_heap *heap, dh_word sorted, uint64_t index) DH_MUST_USE;
 
@@ -59,14 +59,13 @@ int dh_sorted_delete_at(dh_heap *heap, dh_word sorted, uint64_t index) DH_MUST_U
 int dh_sorted_rank(const dh_heap *heap, dh_word sorted, const dh_key *key, bool is_right,
                    uint64_t *rank_out, bool *is_found_out) DH_MUST_USE;
 /* The span that holds a position; DH_E_ABSENT behind the last. */
-int dh_sorted_span_at(const dh_heap *heap, dh_word sorted, uint64_t index,
-                      dh_sorted_span *span_out) DH_MUST_USE;
+int dh_sorted_span_at(const dh_heap *heap, dh_word sorted, uint64_t index, dh_sorted_span *span_out)
+    DH_MUST_USE;
 
 int dh_sorted_clear(dh_heap *heap, dh_word sorted) DH_MUST_USE;
 /* Fill an empty container from count (key, value) pairs in strictly rising order, and take their
  * words over. All or nothing; DH_E_UNORDERED when they do not rise. */
-int dh_sorted_load(dh_heap *heap, dh_word sorted, const dh_word *pairs,
-                   uint64_t count) DH_MUST_USE;
+int dh_sorted_load(dh_heap *heap, dh_word sorted, const dh_word *pairs, uint64_t count) DH_MUST_USE;
 /* Order, counts, depth and sizes, all of them; DH_E_CORRUPT with a text. */
 int dh_sorted_check(const dh_heap *heap, dh_word sorted) DH_MUST_USE;
 

@@ -142,8 +142,8 @@ static unsigned drop_empty(dh_heap *heap, sorted_path *path)
     dh_cell_free(heap, dh_ref_off(path->leaf_word));
     for (; level > 0; level--) {
         sorted_node *node = &path->nodes[level - 1];
-        dh_word ref = level > 1 ? path->nodes[level - 2].refs[path->children[level - 2]]
-                                : path->view.root;
+        dh_word ref =
+            level > 1 ? path->nodes[level - 2].refs[path->children[level - 2]] : path->view.root;
         node_remove(heap, node, path->children[level - 1]);
         if (node->count > 0)
             return level;

@@ -236,8 +236,7 @@ static void insert_split(dh_heap *heap, sorted_path *path, const sorted_plan *pl
         ref = new_node;
     }
     if (level == 0) {
-        root_put(heap, path, plan->nodes[used], separator, ref, right_count,
-                 path->view.length + 1);
+        root_put(heap, path, plan->nodes[used], separator, ref, right_count, path->view.length + 1);
         return;
     }
     while (--level > 0)

@@ -13,7 +13,8 @@ typedef struct {
     dh_word *refs;   /* of the level */
     uint64_t *below; /* entries below each */
     uint64_t count;
-    dh_word *separators; /* on the left of each leaf; [0] EMPTY. Moved into nodes, kept here to undo */
+    dh_word
+        *separators; /* on the left of each leaf; [0] EMPTY. Moved into nodes, kept here to undo */
     uint64_t separators_count;
     uint64_t *firsts; /* first leaf below each of the level */
     dh_word *cells;

@@ -24,7 +24,7 @@ enum { SORTED_CELL_COUNT, SORTED_CELL_ZERO, SORTED_CELL_WORDS }; /* leaves and n
 
 /* A leaf or node was merged away when this little was left in it; both together at most so full. */
 #define SORTED_IS_SPARSE(count, max) ((count) < (max) / 4)
-#define SORTED_FITS_MERGED(count, max) ((count) <= (max)-(max) / 4)
+#define SORTED_FITS_MERGED(count, max) ((count) <= (max) - (max) / 4)
 
 typedef struct {
     dh_word *words;
@@ -169,11 +169,11 @@ static inline void sorted_set_length(sorted_view *view, uint64_t length)
 
 /* --- sorted_find.c ------------------------------------------------------------------------------ */
 /* The way to a key: is_found, or the slot where it belongs. DH_E_UNORDERED. */
-int dhi_sorted_find(const dh_heap *heap, dh_word sorted, const dh_key *key,
-                    sorted_path *path_out) DH_MUST_USE;
+int dhi_sorted_find(const dh_heap *heap, dh_word sorted, const dh_key *key, sorted_path *path_out)
+    DH_MUST_USE;
 /* The way to a position. DH_E_ABSENT. */
-int dhi_sorted_seek(const dh_heap *heap, dh_word sorted, uint64_t index,
-                    sorted_path *path_out) DH_MUST_USE;
+int dhi_sorted_seek(const dh_heap *heap, dh_word sorted, uint64_t index, sorted_path *path_out)
+    DH_MUST_USE;
 /* The position that a path leads to. */
 uint64_t dhi_sorted_position(const sorted_path *path);
 /* --- sorted_insert.c, sorted_delete.c ----------------------------------------------------------- */

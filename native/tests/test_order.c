@@ -145,9 +145,9 @@ static void test_texts(dh_heap *heap, bool is_bytes)
                  {"aaaaaab", 7},
                  {"b", 1},
                  {"\xc3\xa9", 2},
-                 {"\xed\xb3\xbf", 3},       /* U+DCFF, a lone surrogate      */
-                 {"\xef\xbf\xbd", 3},       /* U+FFFD                        */
-                 {"\xf0\x9f\x98\x80", 4}};  /* U+1F600, behind it, unlike in UTF-16 */
+                 {"\xed\xb3\xbf", 3},      /* U+DCFF, a lone surrogate      */
+                 {"\xef\xbf\xbd", 3},      /* U+FFFD                        */
+                 {"\xf0\x9f\x98\x80", 4}}; /* U+1F600, behind it, unlike in UTF-16 */
     row r = {.heap = heap};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         add_text(&r, texts[i].text, texts[i].size, is_bytes);

@@ -416,7 +416,8 @@ static void test_unordered_tuples(dh_heap *heap, uint64_t before_count)
         bool was_new;
         held_key held;
         words[0] = dh_int(k < before_count ? 0 : k == before_count ? 1 : 2);
-        words[1] = k == before_count ? dh_short((const uint8_t *)"a", 1, false) : dh_int((int64_t)k);
+        words[1] =
+            k == before_count ? dh_short((const uint8_t *)"a", 1, false) : dh_int((int64_t)k);
         CHECK_EQ(dh_tuple_new(heap, words, 2, &held.word), 0);
         CHECK_EQ(dh_key_from_word(heap, held.word, held.scratch, &held.key, &held.buffer), 0);
         CHECK_EQ(dh_sorted_set(heap, m.sorted, &held.key, held.word, DH_NONE, &was_new), 0);

@@ -30,6 +30,10 @@ def containers(heap: dh.Heap) -> list[Any]:
     assert_type(users, dh.Dict)
     names = heap.list(["ada"])
     assert_type(names, dh.List)
+    scores = heap.sorted_dict({36: "ada"})
+    assert_type(scores, dh.SortedDict)
+    assert_type(scores.bisect(36), int)
+    print(scores.peekitem(0), scores.keys()[0], scores.items()[-1], list(scores.irange(1, 99)))
     buffer = heap.buffer(4096)
     assert_type(buffer, dh.Buffer)
     memoryview(buffer)[0:4] = b"abcd"
