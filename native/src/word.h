@@ -29,8 +29,8 @@ typedef enum {
     DH_T_DICT = 6,   /* refs: container head, 4 words                                            */
     DH_T_LIST = 7,
     DH_T_BUFFER = 8,
-    DH_T_SET = 9,     /* head and entries as those of a dict, without values                  */
-    DH_T_DEQUE = 10,  /* refs: container head, 6 words                                            */
+    DH_T_SET = 9,    /* head and entries as those of a dict, without values                  */
+    DH_T_DEQUE = 10, /* refs: container head, 6 words                                            */
     DH_T_SORTED = 11,
     DH_T_ARRAY = 12,  /* refs: container head, 4 words                                            */
     DH_T_RECORD = 13, /* refs: head and fields                                               */
@@ -45,13 +45,13 @@ typedef enum {
     DH_T_NODE = 21,    /* refs: inner node of a vector                                           */
     DH_T_DATA = 22,    /* raw: bytes of a Buffer                                                 */
     DH_T_RNODE = 23,   /* refs: relaxed inner node of a vector                                   */
-    DH_T_SHAPE = 26,   /* refs: keys that several dicts share, see dict_shape.h                  */
-    DH_T_VALUES = 27,  /* refs: values of a dict that has a shape                                */
-    DH_T_CLASS = 28,   /* refs: description of a class of records                                */
-    DH_T_SHAPES = 29,  /* refs: the shapes made last                                             */
     DH_T_SORTED_LEAF = 24, /* refs: keys and values of a sorted dict                             */
     DH_T_SORTED_NODE = 25, /* refs: inner node of a sorted dict                                  */
-    DH_T_FIELDS = 30,  /* refs: fields of a record that does not have them in its head           */
+    DH_T_SHAPE = 26,  /* refs: keys that several dicts share, see dict_shape.h                  */
+    DH_T_VALUES = 27, /* refs: values of a dict that has a shape                                */
+    DH_T_CLASS = 28,  /* refs: description of a class of records                                */
+    DH_T_SHAPES = 29, /* refs: the shapes made last                                             */
+    DH_T_FIELDS = 30, /* refs: fields of a record that does not have them in its head           */
     DH_TYPES_COUNT = 32
 } dh_type;
 
