@@ -161,8 +161,8 @@ static int fill_copy(dhp_proxy *self, dh_word word, PyObject *copy)
     while ((rc = dh_sorted_span_at(self->core->heap, word, span.first + span.count, &span)) == 0)
         for (uint64_t i = 0; i < span.count; i++) {
             PyObject *key, *value;
-            if (dhp_objects_from_pair(self->core, dh_load(&span.keys[i]), dh_load(&span.values[i]),
-                                      &key, &value) < 0)
+            if (dhp_raws_from_pair(self->core, dh_load(&span.keys[i]), dh_load(&span.values[i]),
+                                   &key, &value) < 0)
                 return -1;
             int failed = PyDict_SetItem(copy, key, value);
             Py_DECREF(key);
@@ -173,7 +173,7 @@ static int fill_copy(dhp_proxy *self, dh_word word, PyObject *copy)
     return rc != DH_E_ABSENT ? dhp_raise(self->core, rc) : 0;
 }
 
-PyObject *dhp_sorted_copy(dhp_proxy *self)
+PyObject *dhp_sorted_copy_raw(dhp_proxy *self)
 {
     int was_enabled = dhp_gc_pause();
     dh_word word = dhp_word(self);
@@ -182,6 +182,26 @@ PyObject *dhp_sorted_copy(dhp_proxy *self)
         Py_CLEAR(copy);
     dhp_gc_resume(was_enabled);
     return copy;
+}
+
+PyObject *dhp_sorted_copy(dhp_proxy *self)
+{
+    dhp_core *core = self->core;
+    uint64_t count_before = core->placeholders_count;
+    return dhp_resolve_inside(core, count_before, dhp_sorted_copy_raw(self));
+}
+
+static PyObject *part_raw(dhp_core *core, dhp_dict_part part, dh_word key_word, dh_word value_word)
+{
+    PyObject *key, *value;
+    if (part != DHP_ITEMS)
+        return dhp_raw_from(core, part == DHP_KEYS ? key_word : value_word);
+    if (dhp_raws_from_pair(core, key_word, value_word, &key, &value) < 0)
+        return NULL;
+    PyObject *pair = PyTuple_Pack(2, key, value);
+    Py_DECREF(key);
+    Py_DECREF(value);
+    return pair;
 }
 
 static int fill_list(dhp_proxy *self, dh_word word, dhp_dict_part part, Py_ssize_t start,
@@ -195,8 +215,8 @@ static int fill_list(dhp_proxy *self, dh_word word, dhp_dict_part part, Py_ssize
             at - span.first < span.count ? 0 : dh_sorted_span_at(self->core->heap, word, at, &span);
         if (rc != 0)
             return dhp_raise(self->core, rc);
-        PyObject *object = part_object(self->core, part, dh_load(&span.keys[at - span.first]),
-                                       dh_load(&span.values[at - span.first]));
+        PyObject *object = part_raw(self->core, part, dh_load(&span.keys[at - span.first]),
+                                    dh_load(&span.values[at - span.first]));
         if (object == NULL || PyList_SetItem(list, i, object) < 0)
             return -1;
     }
@@ -206,11 +226,12 @@ static int fill_list(dhp_proxy *self, dh_word word, dhp_dict_part part, Py_ssize
 PyObject *dhp_sorted_list(dhp_proxy *self, dhp_dict_part part, Py_ssize_t start, Py_ssize_t step,
                           Py_ssize_t count)
 {
+    uint64_t count_before = self->core->placeholders_count;
     int was_enabled = dhp_gc_pause();
     dh_word word = dhp_word(self);
     PyObject *list = word != 0 ? PyList_New(count) : NULL;
     if (list != NULL && fill_list(self, word, part, start, step, list) < 0)
         Py_CLEAR(list);
     dhp_gc_resume(was_enabled);
-    return list;
+    return dhp_resolve_inside(self->core, count_before, list);
 }

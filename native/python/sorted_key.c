@@ -1,7 +1,9 @@
 /* sorted_key.c -- keys of a SortedDict from Python objects, and what is refused as one.
  *
  * What Dict takes as keys (key.c) is taken here if it has an order. NaN has none: it is neither
- * before nor behind another number, and would be lost among them.
+ * before nor behind another number, and would be lost among them. Packed values (dates, Decimals)
+ * have canonical forms that say what is equal, not what is smaller: they find the number that they
+ * are equal to, and are not stored.
  */
 #include "sorted_type.h"
 
@@ -33,6 +35,8 @@ int dhp_sorted_key_slow(dhp_core *core, PyObject *obj, dhp_key_use use, dhp_key 
     if (rc == DHP_KEY_NONE)
         return refuse_kind(obj);
     dh_order_verdict verdict = dh_order_admits(&out->key);
+    if (use == DHP_KEY_TO_STORE && out->packing != NULL)
+        verdict = DH_ORDER_UNKNOWN;
     if (DH_LIKELY(verdict == DH_ORDER_OK))
         return DHP_KEY_READY;
     dhp_key_finish(out);
@@ -46,7 +50,7 @@ int dhp_sorted_check_key(dhp_core *core, PyObject *obj)
     dhp_key key;
     if (PyLong_CheckExact(obj) || PyUnicode_CheckExact(obj))
         return 0;
-    int rc = dhp_key_init_plain(core, obj, &key);
+    int rc = dhp_key_init_plain(core, obj, NULL, &key);
     if (rc == DHP_KEY_NONE)
         return refuse_kind(obj);
     if (rc < 0)

@@ -195,23 +195,63 @@ PyObject *dhp_sorted_peekitem(PyObject *self, PyObject *args, PyObject *kwargs)
     return dhp_sorted_at((dhp_proxy *)self, index, DHP_ITEMS);
 }
 
-/* With Python's collector paused: the entry as a pair, then out with it. */
-static PyObject *take_at(dhp_proxy *self, dh_word sorted, Py_ssize_t index)
+/* With Python's collector paused: words of the entry, as long as it can be removed. */
+static int takeable_entry(dhp_proxy *self, Py_ssize_t index, uint64_t *at_out, dh_word words_out[2])
 {
-    dh_word key, value;
-    uint64_t at;
-    Py_ssize_t length = dhp_sorted_length((PyObject *)self);
+    Py_ssize_t length =
+        dhp_word_for_store(self) != 0 ? dhp_sorted_length((PyObject *)self) : (Py_ssize_t)-1;
     if (length == 0)
         PyErr_SetString(PyExc_KeyError, "popitem(): dictionary is empty");
-    if (length <= 0 || entry_at(self, index, &at, &key, &value) < 0)
-        return NULL;
-    PyObject *pair = pair_from(self->core, key, value);
-    int rc = pair != NULL ? dh_sorted_delete_at(self->core->heap, sorted, at) : 0;
-    if (rc != 0) {
-        Py_CLEAR(pair);
-        dhp_raise(self->core, rc);
+    return length > 0 && entry_at(self, index, at_out, &words_out[0], &words_out[1]) == 0
+               ? 0
+               : DHP_RAISED;
+}
+
+/* Remove the entry if it is still the one that the raw objects were made from. */
+static int take_out(dhp_proxy *self, Py_ssize_t index, const dh_word words[2],
+                    PyObject *const raws[2])
+{
+    dh_word now[2];
+    uint64_t at;
+    int rc = takeable_entry(self, index, &at, now);
+    if (rc != 0)
+        return rc;
+    if (now[0] != words[0] || now[1] != words[1] || !dhp_is_still(self->core, now[0], raws[0]) ||
+        !dhp_is_still(self->core, now[1], raws[1]))
+        return DHP_TAKE_AGAIN;
+    rc = dh_sorted_delete_at(self->core->heap, self->handle.word, at);
+    if (rc == 0)
+        return 0;
+    dhp_raise(self->core, rc);
+    return DHP_RAISED;
+}
+
+/* The entry as a pair, then out with it. Unpacking runs Python code: look again afterwards. */
+static int take_once(dhp_proxy *self, Py_ssize_t index, PyObject **pair_out)
+{
+    uint64_t at, count_before = self->core->placeholders_count;
+    PyObject *raws[2] = {NULL, NULL}, *pair = NULL;
+    dh_word words[2];
+    int was_enabled = dhp_gc_pause();
+    int rc = takeable_entry(self, index, &at, words);
+    if (rc == 0)
+        rc = dhp_raws_from_pair(self->core, words[0], words[1], &raws[0], &raws[1]);
+    if (rc == 0)
+        pair = PyTuple_Pack(2, raws[0], raws[1]);
+    if (pair != NULL && self->core->placeholders_count != count_before) {
+        dhp_gc_resume(was_enabled);
+        pair = dhp_resolve(self->core, count_before, pair);
+        was_enabled = dhp_gc_pause();
     }
-    return pair;
+    rc = pair != NULL ? take_out(self, index, words, raws) : DHP_RAISED;
+    dhp_gc_resume(was_enabled);
+    Py_XDECREF(raws[0]);
+    Py_XDECREF(raws[1]);
+    if (rc == 0)
+        *pair_out = pair;
+    else
+        Py_XDECREF(pair);
+    return rc;
 }
 
 const char dhp_sorted_popitem_doc[] =
@@ -224,10 +264,12 @@ PyObject *dhp_sorted_popitem(PyObject *obj, PyObject *args, PyObject *kwargs)
     Py_ssize_t index;
     if (index_argument(args, kwargs, "|n:popitem", &index) < 0)
         return NULL;
-    int was_enabled = dhp_gc_pause();
-    dh_word sorted = dhp_word_for_store(self);
-    PyObject *pair = sorted != 0 ? take_at(self, sorted, index) : NULL;
-    dhp_gc_resume(was_enabled);
+    PyObject *pair = NULL;
+    int rc = DHP_TAKE_AGAIN;
+    for (int i = 0; rc == DHP_TAKE_AGAIN && i < DHP_TAKES_MAX; i++)
+        rc = take_once(self, index, &pair);
+    if (rc == DHP_TAKE_AGAIN)
+        dhp_sorted_raise_restless();
     return pair;
 }
 

@@ -110,18 +110,78 @@ static int sorted_store(dhp_proxy *self, PyObject *key_obj, PyObject *value_obj)
     return rc;
 }
 
-/* With Python's collector paused. 0, DH_E_ABSENT, another code, or DHP_RAISED. */
-static int remove_entry(dhp_proxy *self, const dhp_key *key, PyObject **value_out)
+int dhp_sorted_raise_restless(void)
 {
-    dh_word value, sorted = dhp_word_for_store(self);
-    if (sorted == 0)
-        return DHP_RAISED;
-    int rc = dh_sorted_get(self->core->heap, sorted, &key->key, &value);
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the container changed each time a value was unpacked to be taken out");
+    return -1;
+}
+
+/* With Python's collector paused: the value's word, and an object with placeholders if wanted. */
+static int take_look(dhp_proxy *self, const dh_key *key, dh_word *value_out, PyObject **raw_out)
+{
+    dh_word sorted = dhp_word_for_store(self);
+    int rc = sorted != 0 ? dh_sorted_get(self->core->heap, sorted, key, value_out) : DHP_RAISED;
+    if (rc == 0 && raw_out != NULL && (*raw_out = dhp_raw_from(self->core, *value_out)) == NULL)
+        rc = DHP_RAISED;
+    return rc;
+}
+
+/* Remove the entry if its value is still the one that raw was made from. */
+static int take_out(dhp_proxy *self, const dh_key *key, dh_word value, PyObject *raw)
+{
+    dh_word now;
+    int rc = take_look(self, key, &now, NULL);
     if (rc != 0)
-        return rc == DH_E_UNORDERED ? DH_E_ABSENT : rc;
-    if (value_out != NULL && (*value_out = dhp_object_from(self->core, value)) == NULL)
-        return DHP_RAISED;
-    return dh_sorted_delete(self->core->heap, sorted, &key->key, NULL);
+        return rc;
+    if (now != value || !dhp_is_still(self->core, now, raw))
+        return DHP_TAKE_AGAIN;
+    return dh_sorted_delete(self->core->heap, dhp_word_for_store(self), key, NULL);
+}
+
+/* Remove the entry; its value comes back as an object. A packed value is unpacked first, so that one
+ * that cannot be read stays; that runs Python code, so look again afterwards. */
+static int take_once(dhp_proxy *self, const dh_key *key, PyObject **value_out)
+{
+    uint64_t count_before = self->core->placeholders_count;
+    PyObject *raw = NULL, *object = NULL;
+    dh_word value;
+    int was_enabled = dhp_gc_pause();
+    int rc = take_look(self, key, &value, &raw);
+    if (rc == 0 && self->core->placeholders_count != count_before) {
+        dhp_gc_resume(was_enabled);
+        object = dhp_resolve(self->core, count_before, Py_NewRef(raw));
+        was_enabled = dhp_gc_pause();
+        rc = object != NULL ? 0 : DHP_RAISED;
+    } else if (rc == 0) {
+        object = Py_NewRef(raw);
+    }
+    if (rc == 0)
+        rc = take_out(self, key, value, raw);
+    dhp_gc_resume(was_enabled);
+    Py_XDECREF(raw);
+    if (rc == 0)
+        *value_out = object;
+    else
+        Py_XDECREF(object);
+    return rc;
+}
+
+static int sorted_take(dhp_proxy *self, const dh_key *key, PyObject **value_out)
+{
+    int rc = DHP_TAKE_AGAIN;
+    for (int i = 0; rc == DHP_TAKE_AGAIN && i < DHP_TAKES_MAX; i++)
+        rc = take_once(self, key, value_out);
+    if (rc != DHP_TAKE_AGAIN)
+        return rc;
+    dhp_sorted_raise_restless();
+    return DHP_RAISED;
+}
+
+static int sorted_drop(dhp_proxy *self, const dh_key *key)
+{
+    dh_word sorted = dhp_word_for_store(self);
+    return sorted != 0 ? dh_sorted_delete(self->core->heap, sorted, key, NULL) : DHP_RAISED;
 }
 
 /* Remove an entry; with value_out its value comes back as an object first. 0, 1: absent, -1. */
@@ -133,17 +193,14 @@ static int sorted_remove(dhp_proxy *self, PyObject *key_obj, PyObject **value_ou
         return -1;
     if (ready == DHP_KEY_NONE)
         return dhp_word_for_store(self) != 0 ? 1 : -1;
-    int was_enabled = dhp_gc_pause();
-    int rc = remove_entry(self, &key, value_out);
-    dhp_gc_resume(was_enabled);
+    int rc =
+        value_out != NULL ? sorted_take(self, &key.key, value_out) : sorted_drop(self, &key.key);
     dhp_key_finish(&key);
-    if (rc == 0)
-        return 0;
-    if (value_out != NULL)
-        Py_CLEAR(*value_out);
-    if (rc != DHP_RAISED && rc != DH_E_ABSENT)
+    if (rc == DH_E_ABSENT || rc == DH_E_UNORDERED)
+        return 1;
+    if (rc != 0 && rc != DHP_RAISED)
         dhp_raise(self->core, rc);
-    return rc == DH_E_ABSENT ? 1 : -1;
+    return rc == 0 ? 0 : -1;
 }
 
 static int sorted_ass_subscript(PyObject *obj, PyObject *key, PyObject *value)
@@ -311,7 +368,7 @@ static PyObject *sorted_repr(PyObject *self)
     int entered = Py_ReprEnter(self);
     if (entered != 0)
         return entered > 0 ? PyUnicode_FromString("SortedDict({...})") : NULL;
-    PyObject *copy = dhp_sorted_copy((dhp_proxy *)self);
+    PyObject *copy = dhp_sorted_copy_raw((dhp_proxy *)self);
     PyObject *text = copy ? PyUnicode_FromFormat("SortedDict(%R)", copy) : NULL;
     Py_XDECREF(copy);
     Py_ReprLeave(self);

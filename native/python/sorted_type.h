@@ -5,8 +5,10 @@
 #include "../src/sorted.h"
 #include "state.h"
 
-/* An exception is set; no code of the core. */
-enum { DHP_RAISED = -1000 };
+/* No codes of the core. RAISED: an exception is set. TAKE_AGAIN: what was looked at has changed. */
+enum { DHP_RAISED = -1000, DHP_TAKE_AGAIN = -1001 };
+/* What is taken out may change while it is unpacked, but only this often. */
+#define DHP_TAKES_MAX 16
 
 /* --- sorted_key.c -------------------------------------------------------------------------------
  * Keys are compared, not hashed: the usual ones are made without a hash. */
@@ -21,6 +23,8 @@ static inline bool dhp_sorted_key_fast(dhp_core *core, PyObject *obj, dhp_key *o
 {
     out->text = NULL;
     out->buffer = NULL;
+    out->packing = NULL;
+    out->is_packed = false;
     out->key.word = 0;
     if (PyLong_CheckExact(obj)) {
         int overflow;
@@ -64,6 +68,8 @@ int dhp_sorted_contains(PyObject *self, PyObject *key);
 /* As dhp_dict_lookup. */
 PyObject *dhp_sorted_lookup(dhp_proxy *self, PyObject *key, int *found_out);
 
+int dhp_sorted_raise_restless(void);
+
 /* --- sorted_range.c ----------------------------------------------------------------------------- */
 /* Position of the key: 0, DH_E_ABSENT or DHP_RAISED. */
 int dhp_sorted_position(dhp_proxy *self, PyObject *key, uint64_t *index_out);
@@ -88,8 +94,9 @@ extern PyType_Spec dhp_sorted_iter_spec;
 /* Over positions [start, stop), stop UINT64_MAX: to the end; backwards from stop. */
 PyObject *dhp_sorted_iter_new(dhp_proxy *sorted, dhp_dict_part part, uint64_t start, uint64_t stop,
                               int is_reversed);
-/* Plain dict, in order. */
+/* Plain dict, in order; raw: with placeholders, and without running Python code. */
 PyObject *dhp_sorted_copy(dhp_proxy *self);
+PyObject *dhp_sorted_copy_raw(dhp_proxy *self);
 /* Plain list of count parts from position start on, each step further. */
 PyObject *dhp_sorted_list(dhp_proxy *self, dhp_dict_part part, Py_ssize_t start, Py_ssize_t step,
                           Py_ssize_t count);

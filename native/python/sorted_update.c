@@ -161,24 +161,38 @@ static int check_keys(dhp_core *core, PyObject *entries)
     return 0;
 }
 
-/* A plain dict of our own. */
-static int update_from_entries(dhp_proxy *self, PyObject *entries)
+/* One attempt with the packed forms that there are; DHP_RETRY: gather more. */
+static int store_entries(dhp_proxy *self, PyObject *entries, bool is_rising,
+                         const dhp_packing *packing)
 {
     batch b;
+    if (dhp_word_for_store(self) == 0)
+        return -1;
+    int rc = batch_init(&b, (size_t)PyDict_Size(entries));
+    if (rc == 0)
+        rc = dhp_words_from_dict(self->core, entries, 0, packing, b.pairs);
+    if (rc == 0) {
+        b.is_rising = is_rising;
+        rc = store_batch(self, &b);
+    }
+    batch_finish(&b);
+    return rc;
+}
+
+/* A plain dict of our own, so that packers do not change it. */
+static int update_from_entries(dhp_proxy *self, PyObject *entries)
+{
+    dhp_packing packing = {0};
     Py_ssize_t length = dhp_sorted_length((PyObject *)self);
     if (length < 0 || check_keys(self->core, entries) < 0)
         return -1;
     PyObject *ordered = length == 0 ? in_order(entries) : Py_NewRef(entries);
-    int rc = ordered != NULL && dhp_word_for_store(self) != 0
-                 ? batch_init(&b, (size_t)PyDict_Size(ordered))
-                 : -1;
-    if (rc == 0) {
-        b.is_rising = length == 0;
-        rc = dhp_words_from_dict(self->core, ordered, 0, b.pairs);
-        if (rc == 0)
-            rc = store_batch(self, &b);
-        batch_finish(&b);
-    }
+    int rc = ordered != NULL ? 0 : -1;
+    if (rc == 0)
+        do
+            rc = store_entries(self, ordered, length == 0, &packing);
+        while (rc == DHP_RETRY && (rc = dhp_packing_gather(self->core, &packing, ordered)) == 0);
+    dhp_packing_finish(self->core, &packing);
     Py_XDECREF(ordered);
     return rc;
 }
@@ -209,7 +223,7 @@ const char dhp_sorted_update_doc[] =
     "capacity is reached, the dict stays as it was. O(entries log len); into an empty dict the "
     "entries\n"
     "are sorted and loaded as a whole.\n\n"
-    ">>> heap.root['scores'].update({'a': 1}, b=2)";
+    ">>> heap.sorted_dict().update({'a': 1}, b=2)";
 PyObject *dhp_sorted_update_method(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     PyObject *other = NULL;

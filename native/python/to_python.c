@@ -83,7 +83,7 @@ static int plain_fill_sorted(plain_copy *c, dh_word word, PyObject *copy)
 
     while ((rc = dh_sorted_span_at(c->core->heap, word, span.first + span.count, &span)) == 0) {
         for (uint64_t i = 0; !failed && i < span.count; i++) {
-            PyObject *key_obj = dhp_object_from(c->core, dh_load(&span.keys[i]));
+            PyObject *key_obj = dhp_raw_from(c->core, dh_load(&span.keys[i]));
             PyObject *value_obj = key_obj ? plain_from(c, dh_load(&span.values[i])) : NULL;
             failed = value_obj == NULL || PyDict_SetItem(copy, key_obj, value_obj) < 0;
             Py_XDECREF(key_obj);

@@ -290,6 +290,8 @@ static int order_simple(const dh_heap *heap, const dh_order_probe *probe, dh_wor
                        : dhi_key_set_simple(heap, stored, scratch, &other);
     if (rc != 0)
         return rc == DH_E_UNHASHABLE ? dhi_fail(heap, DH_E_CORRUPT, "a sorted key is no key") : rc;
+    if (dh_is_ref_to(stored, DH_T_EXT)) /* a packed value: its form says what is equal, no more */
+        other.tag = 'x';
     if (order_kind(probe->key->tag) != order_kind(other.tag))
         return order_mixed(probe->key->tag, other.tag, out);
     *out = (dh_ordering){0, false, 0, 0};

@@ -46,10 +46,10 @@ static bool is_head_sound(const dh_word *words)
     return dh_is_int(words[SORTED_CELL_COUNT]) && words[SORTED_CELL_ZERO] == dh_int(0);
 }
 
-/* NaN and values without an order must not be there. */
+/* Values without an order must not be there. */
 static int check_admitted(const dh_heap *heap, dh_word w)
 {
-    if (!dh_is_value(w) || dh_is_container(w) || w == DH_EMPTY)
+    if (!dh_is_value(w) || dh_is_container(w) || dh_is_ref_to(w, DH_T_EXT))
         return dhi_sorted_corrupt(heap, "a key is no key");
     return 0;
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bisect
 import collections
+import contextlib
 import copy
+import datetime
 import enum
 import itertools
 import json
@@ -699,6 +701,97 @@ def test_length_hints(d):
     assert iterator.__length_hint__() == 0
     assert next(iterator, "end") == "end"
     assert d.irange(15).__length_hint__() == 2
+
+
+# --- packed values --------------------------------------------------------------------------------
+
+PACKED = {
+    3: Decimal("1.5"),
+    1: datetime.date(2024, 2, 29),
+    2: (1 + 2j, Fraction(1, 3)),
+    4: [datetime.timedelta(seconds=1)],
+    5: "plain",
+}
+
+
+def test_values_of_richer_types(heap):
+    """They are packed and unpacked wherever values go in and come out."""
+    ordered = {key: PACKED[key] for key in sorted(PACKED)}
+    for d in (heap.sorted_dict(PACKED), heap.sorted_dict({2: "other"})):
+        d.update(PACKED)
+        assert d == PACKED
+        assert dict(d.items()) == d.copy() == dh.to_python(d) == ordered
+        assert list(d.values()) == list(ordered.values()) == d.values()[:]
+        assert d.items()[:] == list(ordered.items())
+        assert repr(d) == f"SortedDict({ordered!r})"
+        assert d[1] == d.get(1) == d.setdefault(1) == d.peekitem(0)[1] == PACKED[1]
+        assert d.setdefault(6, Decimal(7)) == Decimal(7)
+        assert d.popitem() == (6, Decimal(7))
+        assert d.popitem(1) == (2, PACKED[2])
+        assert d.pop(3) == Decimal("1.5")
+        assert (1, PACKED[1]) in d.items() and PACKED[1] in d.values()
+        assert list(d) == [1, 4, 5]
+
+
+class Restless:
+    """Its unpacker changes the dict that it is taken from."""
+
+    change = staticmethod(lambda: None)
+
+    @staticmethod
+    def unpack(data):
+        Restless.change()
+        return Restless()
+
+
+@pytest.fixture
+def restless():
+    dh.register(Restless, lambda value: b"restless", Restless.unpack)
+    yield Restless
+    Restless.change = staticmethod(lambda: None)
+
+
+def test_unpackers_that_change_the_dict(heap, restless):
+    """What is taken out is what was there when nothing changed any more; or nothing is."""
+    takes = [lambda d: d.pop(1), lambda d: d.popitem(), lambda d: d.popitem(0)]
+    for take in takes:
+        d = heap.root["d"] = heap.sorted_dict({1: Restless()})
+        restless.change = staticmethod(lambda d=d: d.__setitem__(len(d) * 10, len(d)))
+        with contextlib.suppress(RuntimeError):
+            take(d)
+        assert heap.verify().ok
+        for change in (d.clear, heap.collect, heap.rollback):
+            restless.change = staticmethod(lambda: None)
+            d = heap.root["d"] = heap.sorted_dict({1: Restless(), 2: "x" * 50})
+            if change == heap.rollback:
+                heap.commit()
+                d[3] = Restless()
+            restless.change = staticmethod(change)
+            with contextlib.suppress(KeyError, RuntimeError):
+                take(d)
+            assert heap.verify().ok
+    d = heap.sorted_dict({1: Restless()})
+    restless.change = staticmethod(lambda: d.__setitem__(1, Restless()))
+    with pytest.raises(RuntimeError, match="changed each time"):
+        d.pop(1)
+    for read in (lambda: d[1], d.copy, lambda: d.values()[:], lambda: list(d.items())):
+        read()
+    assert len(d) == 1
+
+
+def test_packers_that_change_the_dict(heap, restless):
+    d = heap.root["d"] = heap.sorted_dict()
+
+    def pack(value):
+        d[500] = "made by a packer"
+        return b"restless"
+
+    dh.register(Restless, pack, Restless.unpack)
+    d.update({3: Restless(), 1: 1})
+    assert list(d) == [1, 3, 500]
+    d[2] = Restless()
+    assert heap.sorted_dict({1: Restless()}).peekitem()[0] == 1
+    assert list(d) == [1, 2, 3, 500] and heap.verify().ok
 
 
 # --- persistence, memory --------------------------------------------------------------------------
