@@ -254,26 +254,25 @@ static PyObject *sorted_pop(PyObject *obj, PyObject *args, PyObject *kwargs)
     return value;
 }
 
-/* What a read of the word gives, before it is stored: a copied-in container must be a root by then. */
-static PyObject *default_object(dhp_core *core, PyObject *value_obj, dh_word value)
-{
-    return dh_is_container(value) ? dhp_proxy_get(core, value) : Py_NewRef(value_obj);
-}
-
 /* The key is absent: store value and return what a read would give. */
 static PyObject *sorted_add_default(dhp_proxy *self, PyObject *key_obj, PyObject *value_obj)
 {
     dh_word value;
     dhp_key key;
     PyObject *result = NULL;
+    uint64_t count_before = 0;
     if (dhp_sorted_key(self->core, key_obj, DHP_KEY_TO_STORE, &key) != DHP_KEY_READY)
         return NULL;
     if (dhp_word_for_store(self) != 0 && dhp_word_from(self->core, value_obj, &value) == 0) {
-        result = default_object(self->core, value_obj, value);
+        /* Before the store: a copied-in container must be a root by then. */
+        count_before = self->core->placeholders_count;
+        result = dh_is_container(value) ? dhp_raw_from(self->core, value) : Py_NewRef(value_obj);
         if (result != NULL && sorted_set_word(self, &key, key_obj, value) < 0)
             Py_CLEAR(result);
     }
     dhp_key_finish(&key);
+    if (result != NULL && result != value_obj)
+        result = dhp_resolve(self->core, count_before, result);
     if (result != NULL && PyTuple_CheckExact(result)) { /* containers in it were copied in */
         int found;
         dhp_replace(&result, dhp_sorted_lookup(self, key_obj, &found));

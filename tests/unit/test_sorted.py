@@ -733,6 +733,18 @@ def test_values_of_richer_types(heap):
         assert list(d) == [1, 4, 5]
 
 
+def test_ndarrays_are_the_heaps(heap):
+    d = heap.sorted_dict({2: numpy.arange(5), 1: 0})
+    made = d.setdefault(3, numpy.zeros(3))
+    made += 1
+    d[2][0] = 7
+    assert list(d[3]) == [1, 1, 1] and d[3] is made and d.peekitem()[1] is made
+    assert list(d.values()[1]) == [7, 1, 2, 3, 4] == list(d.copy()[2])
+    assert type(dh.to_python(d)[2]) is numpy.ndarray and dh.to_python(d)[2] is not d[2]
+    assert d.pop(3) is made
+    assert list(d.popitem()[1]) == [7, 1, 2, 3, 4]
+
+
 class Restless:
     """Its unpacker changes the dict that it is taken from."""
 
