@@ -8,7 +8,7 @@
 1
 """
 
-from ._native import Buffer, Dict, List, Record, SortedDict, to_python
+from ._native import Buffer, Dict, List, Record, Set, SortedDict, to_python
 from .errors import (
     CommitError,
     HeapClosedError,
@@ -52,6 +52,7 @@ __all__ = [
     "ReadOnlyError",
     "Record",
     "RecordClassError",
+    "Set",
     "SortedDict",
     "StaleObjectError",
     "TrackerError",

@@ -348,6 +348,10 @@ class Heap:
         """A new List in this heap, linked to nothing yet; copies the initial contents in."""
         return self._core.new_list(initial)
 
+    def set(self, initial: Iterable[Any] | None = None) -> _native.Set:
+        """A new Set in this heap, linked to nothing yet; copies the initial elements in."""
+        return self._core.new_set(initial)
+
     def sorted_dict(
         self, initial: Mapping[Any, Any] | Iterable[Any] | None = None
     ) -> _native.SortedDict:

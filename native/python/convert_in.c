@@ -17,6 +17,7 @@ typedef enum {
     FAIL_CODE,     /* code of the core                  */
     FAIL_TYPE,     /* no heap can hold this value       */
     FAIL_KEY,      /* ... this key                      */
+    FAIL_ELEMENT,  /* ... this element of a set         */
     FAIL_UNPACKED, /* not in the table of packed forms  */
     FAIL_FOREIGN,  /* a container of another heap       */
     FAIL_DEAD      /* a stale container                 */
@@ -119,6 +120,10 @@ static const char *advice_for(PyObject *obj)
         return "convert it with list()";
     if (PyTuple_Check(obj))
         return "convert it with tuple()";
+    if (PyFrozenSet_Check(obj))
+        return "convert it with frozenset()";
+    if (PySet_Check(obj))
+        return "convert it with set()";
     if (PyObject_HasAttrString((PyObject *)type, "__array_finalize__"))
         return "convert it with numpy.asarray(), and of a masked array store the mask beside it";
     if (PyObject_HasAttrString((PyObject *)type, "__array_struct__"))
@@ -134,11 +139,11 @@ static const char *advice_for(PyObject *obj)
 static const char *key_advice_for(PyObject *obj)
 {
     if (PyIndex_Check(obj) || PyFloat_Check(obj) || PyUnicode_Check(obj) || PyBytes_Check(obj) ||
-        PyTuple_Check(obj))
+        PyTuple_Check(obj) || PyFrozenSet_Check(obj))
         return advice_for(obj);
-    return "use None, bool, int, float, str, bytes, dates, Decimal and the like, a tuple of these, "
-           "or "
-           "make the type known with dirtyheap.register()";
+    return "use None, bool, int, float, str, bytes, dates, Decimal and the like, a tuple or "
+           "frozenset "
+           "of these, or make the type known with dirtyheap.register()";
 }
 
 static void raise_refusal(conversion *c)
@@ -150,9 +155,10 @@ static void raise_refusal(conversion *c)
                      "%U is a %U of another heap: copy it first, with "
                      "dirtyheap.to_python()",
                      place, type);
-    else if (type != NULL && c->fail == FAIL_KEY)
-        PyErr_Format(PyExc_TypeError, "%U has a key of type '%U', which a heap cannot hold: %s",
-                     place, type, key_advice_for(c->culprit));
+    else if (type != NULL && (c->fail == FAIL_KEY || c->fail == FAIL_ELEMENT))
+        PyErr_Format(PyExc_TypeError, "%U has %s of type '%U', which a heap cannot hold: %s", place,
+                     c->fail == FAIL_KEY ? "a key" : "an element", type,
+                     key_advice_for(c->culprit));
     else if (type != NULL)
         PyErr_Format(PyExc_TypeError, "%U is of type '%U', which a heap cannot hold: %s", place,
                      type, advice_for(c->culprit));
@@ -322,7 +328,7 @@ static int word_from_packed(conversion *c, PyObject *obj, dh_word *word_out)
     return made(c, dh_ext_new(c->core->heap, &ext, word_out));
 }
 
-/* 1: done, 0: a plain dict, list or tuple, -1: stopped. */
+/* 1: done, 0: a plain dict, list, set, frozenset or tuple, -1: stopped. */
 static int word_from_scalar(conversion *c, PyObject *obj, dh_word *word_out)
 {
     PyTypeObject *type = Py_TYPE(obj);
@@ -338,7 +344,8 @@ static int word_from_scalar(conversion *c, PyObject *obj, dh_word *word_out)
         double d = PyFloat_AsDouble(obj);
         return dh_float_fits(d, word_out) ? 1 : made(c, dh_float_new(c->core->heap, d, word_out));
     }
-    if (type == &PyDict_Type || type == &PyList_Type || type == &PyTuple_Type)
+    if (type == &PyDict_Type || type == &PyList_Type || type == &PyTuple_Type ||
+        type == &PySet_Type || type == &PyFrozenSet_Type)
         return 0;
     if (dhp_is_proxy(c->core->state, obj))
         return word_from_proxy(c, obj, word_out);
@@ -392,6 +399,88 @@ static int copy_tuple(conversion *c, PyObject *tuple, dh_word *word_out)
     return memo_add(c, tuple, *word_out);
 }
 
+/* An element of a set. One that is refused, itself and not for something in it, is said to be one. */
+static int word_from_element(conversion *c, PyObject *element, dh_word *word_out)
+{
+    if (word_from_any(c, element, word_out) == 0)
+        return 0;
+    if (c->fail == FAIL_TYPE && c->culprit == element)
+        c->fail = FAIL_ELEMENT;
+    return -1;
+}
+
+/* What an exact frozenset holds can be hashed: no containers but records, which are linked. */
+static int copy_frozenset(conversion *c, PyObject *frozenset, dh_word *word_out)
+{
+    size_t count = (size_t)PySet_Size(frozenset), i = 0;
+    dh_word *words = malloc((count + 1) * sizeof *words);
+    PyObject *element, *iter = words != NULL ? PyObject_GetIter(frozenset) : NULL;
+    int is_shared = Py_REFCNT(frozenset) > 1;
+    int rc = words == NULL ? stop_with_code(c, ENOMEM) : iter == NULL ? raised(c) : 0;
+
+    c->shared_tuples += is_shared;
+    while (rc == 0 && i < count && (element = PyIter_Next(iter)) != NULL) {
+        rc = word_from_element(c, element, &words[i]);
+        if (rc == 0 && dh_is_container(words[i]) && !dh_is_ref_to(words[i], DH_T_RECORD))
+            rc = stop_with(c, FAIL_ELEMENT, element); /* a packer may give one */
+        i++;
+        Py_DECREF(element);
+    }
+    c->shared_tuples -= is_shared;
+    Py_XDECREF(iter);
+    if (rc == 0) {
+        rc = dh_frozenset_new(c->core->heap, words, i, word_out);
+        if (rc != 0)
+            rc = stop_with_code(c, rc);
+    }
+    free(words);
+    return rc != 0 ? rc : memo_add(c, frozenset, *word_out);
+}
+
+static int copy_element(conversion *c, dh_word copy, PyObject *element)
+{
+    dh_word word;
+    dhp_key key;
+    bool was_new;
+    int ready = dhp_key_init_plain(c->core, element, c->packing, &key);
+    if (ready < 0)
+        return raised(c);
+    int rc = word_from_element(c, element, &word);
+    if (ready == DHP_KEY_NONE) /* then the copy has failed, too, and knows what in it is refused */
+        return rc != 0 ? rc : stop_with(c, FAIL_ELEMENT, element);
+    if (rc == 0) {
+        rc = dh_set_add(c->core->heap, copy, &key.key, word, &was_new);
+        if (rc != 0)
+            rc = stop_with_code(c, rc);
+        else if (!was_new && !dh_is_items(word)) /* two NaNs: as in copy_entry */
+            dh_value_drop(c->core->heap, word);
+    }
+    dhp_key_finish(&key);
+    return rc;
+}
+
+static int copy_set(conversion *c, PyObject *set, dh_word *word_out)
+{
+    dh_heap *heap = c->core->heap;
+    dh_word copy;
+    int rc = dh_set_new(heap, &copy);
+    if (rc == 0)
+        rc = dh_set_reserve(heap, copy, (uint64_t)PySet_Size(set));
+    if (rc != 0)
+        return stop_with_code(c, rc);
+    if (memo_add(c, set, copy) < 0)
+        return -1;
+    PyObject *element, *iter = PyObject_GetIter(set);
+    rc = iter != NULL ? 0 : raised(c);
+    while (rc == 0 && (element = PyIter_Next(iter)) != NULL) {
+        rc = copy_element(c, copy, element);
+        Py_DECREF(element);
+    }
+    Py_XDECREF(iter);
+    *word_out = copy;
+    return rc;
+}
+
 static int copy_list(conversion *c, PyObject *list, dh_word *word_out)
 {
     dh_heap *heap = c->core->heap;
@@ -438,8 +527,8 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
         rc = dh_dict_set(c->core->heap, copy, &key.key, key_word, value, &was_new);
         if (rc != 0)
             rc = stop_with_code(c, rc);
-        else if (!was_new && !dh_is_ref_to(key_word, DH_T_TUPLE)) /* two NaNs: differ to Python,
-            not to us; a tuple may stand in the memo and is left to the collector */
+        else if (!was_new && !dh_is_items(key_word)) /* two NaNs: differ to Python, not to us; a
+            tuple may stand in the memo and is left to the collector */
             dh_value_drop(c->core->heap, key_word);
     }
     dhp_key_finish(&key);
@@ -498,16 +587,18 @@ static int copy_container(conversion *c, PyObject *obj, dh_word *word_out)
     PyTypeObject *type = Py_TYPE(obj);
     dh_word known = dhp_memo_find(&c->memo, memo_key(obj));
     if (known != DH_EMPTY) {
-        if (type == &PyTuple_Type)
+        if (dh_is_items(known))
             dh_tuple_share(c->core->heap, known);
         *word_out = known;
         return 0;
     }
     if (Py_EnterRecursiveCall(" while a value is copied into a heap") != 0)
         return raised(c);
-    int rc = type == &PyDict_Type   ? copy_dict(c, obj, word_out)
-             : type == &PyList_Type ? copy_list(c, obj, word_out)
-                                    : copy_tuple(c, obj, word_out);
+    int rc = type == &PyDict_Type    ? copy_dict(c, obj, word_out)
+             : type == &PyList_Type  ? copy_list(c, obj, word_out)
+             : type == &PySet_Type   ? copy_set(c, obj, word_out)
+             : type == &PyTuple_Type ? copy_tuple(c, obj, word_out)
+                                     : copy_frozenset(c, obj, word_out);
     Py_LeaveRecursiveCall();
     return rc;
 }
@@ -537,6 +628,14 @@ int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out)
     int rc = word_in_rounds(core, obj, &packing, word_out);
     dhp_packing_finish(core, &packing);
     return rc;
+}
+
+int dhp_word_with(dhp_core *core, PyObject *obj, dhp_packing *packing, dh_word *word_out)
+{
+    int done = dhp_word_scalar(core, obj, word_out);
+    if (done != 0)
+        return done > 0 ? 0 : -1;
+    return word_in_rounds(core, obj, packing, word_out);
 }
 
 int dhp_word_from_key(dhp_core *core, PyObject *obj, const dhp_key *key, dh_word *word_out)

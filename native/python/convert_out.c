@@ -90,30 +90,44 @@ static PyObject *bigint_object(dhp_core *core, dh_word word)
     return number;
 }
 
-static PyObject *tuple_object(dhp_core *core, dhp_memo *shared, dh_word word);
+static PyObject *items_object(dhp_core *core, dhp_memo *shared, dh_word word);
 
-/* Nested tuples that several others share are made once (memo: word -> object, owned). */
-static PyObject *tuple_object_guarded(dhp_core *core, dhp_memo *shared, dh_word word)
+/* Nested tuples and frozensets that several others share are made once (memo: word -> object, owned). */
+static PyObject *items_object_guarded(dhp_core *core, dhp_memo *shared, dh_word word)
 {
     bool is_shared = dh_tuple_is_shared(core->heap, word);
-    PyObject *tuple = is_shared ? (PyObject *)(uintptr_t)dhp_memo_find(shared, word) : NULL;
-    if (tuple != NULL)
-        return Py_NewRef(tuple);
+    PyObject *made = is_shared ? (PyObject *)(uintptr_t)dhp_memo_find(shared, word) : NULL;
+    if (made != NULL)
+        return Py_NewRef(made);
     if (Py_EnterRecursiveCall(" while a tuple is read from a heap") != 0)
         return NULL;
-    tuple = tuple_object(core, shared, word);
+    made = items_object(core, shared, word);
     Py_LeaveRecursiveCall();
-    if (tuple == NULL || !is_shared)
-        return tuple;
-    if (dhp_memo_add(shared, word, (uint64_t)(uintptr_t)tuple) != 0) {
-        Py_DECREF(tuple);
+    if (made == NULL || !is_shared)
+        return made;
+    if (dhp_memo_add(shared, word, (uint64_t)(uintptr_t)made) != 0) {
+        Py_DECREF(made);
         return PyErr_NoMemory();
     }
-    return Py_NewRef(tuple);
+    return Py_NewRef(made);
 }
 
-static PyObject *tuple_object(dhp_core *core, dhp_memo *shared, dh_word word)
+/* Add to a frozenset that nobody has seen. Its elements are exact built-in objects: only a damaged
+ * file has some that cannot be hashed. */
+static int frozenset_add(dhp_core *core, PyObject *frozenset, PyObject *item)
 {
+    int failed = PySet_Add(frozenset, item);
+    Py_DECREF(item);
+    if (failed && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        corrupt(core);
+    }
+    return failed;
+}
+
+static PyObject *items_object(dhp_core *core, dhp_memo *shared, dh_word word)
+{
+    bool is_tuple = dh_is_ref_to(word, DH_T_TUPLE);
     const dh_word *words;
     size_t count;
     int rc = dh_tuple_read(core->heap, word, &words, &count);
@@ -121,26 +135,26 @@ static PyObject *tuple_object(dhp_core *core, dhp_memo *shared, dh_word word)
         dhp_raise(core, rc);
         return NULL;
     }
-    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
-    for (size_t i = 0; tuple != NULL && i < count; i++) {
+    PyObject *made = is_tuple ? PyTuple_New((Py_ssize_t)count) : PyFrozenSet_New(NULL);
+    for (size_t i = 0; made != NULL && i < count; i++) {
         dh_word item_word = dh_load(&words[i]);
-        PyObject *item = dh_is_ref_to(item_word, DH_T_TUPLE)
-                             ? tuple_object_guarded(core, shared, item_word)
-                             : dhp_raw_from(core, item_word);
-        if (item == NULL || PyTuple_SetItem(tuple, (Py_ssize_t)i, item) < 0)
-            Py_CLEAR(tuple);
+        PyObject *item = dh_is_items(item_word) ? items_object_guarded(core, shared, item_word)
+                                                : dhp_raw_from(core, item_word);
+        if (item == NULL || (is_tuple ? PyTuple_SetItem(made, (Py_ssize_t)i, item)
+                                      : frozenset_add(core, made, item)) < 0)
+            Py_CLEAR(made);
     }
-    return tuple;
+    return made;
 }
 
-static PyObject *outer_tuple_object(dhp_core *core, dh_word word)
+static PyObject *outer_items_object(dhp_core *core, dh_word word)
 {
     dhp_memo shared = {0};
     int was_enabled = dhp_gc_pause();
-    PyObject *tuple = tuple_object_guarded(core, &shared, word);
+    PyObject *made = items_object_guarded(core, &shared, word);
     dhp_gc_resume(was_enabled);
     dhp_memo_release(&shared);
-    return tuple;
+    return made;
 }
 
 static PyObject *ref_object(dhp_core *core, dh_word word)
@@ -154,7 +168,8 @@ static PyObject *ref_object(dhp_core *core, dh_word word)
     case DH_T_BIGINT:
         return bigint_object(core, word);
     case DH_T_TUPLE:
-        return outer_tuple_object(core, word);
+    case DH_T_FROZENSET:
+        return outer_items_object(core, word);
     case DH_T_EXT:
         return dhp_packed_from(core, word);
     case DH_T_ARRAY:

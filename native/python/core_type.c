@@ -139,6 +139,7 @@ dhp_proxy *dhp_container_new(dhp_core *core, dh_type type)
     if (dhp_check_writable(core) < 0)
         return NULL;
     int rc = type == DH_T_DICT     ? dh_dict_new(core->heap, &word)
+             : type == DH_T_SET    ? dh_set_new(core->heap, &word)
              : type == DH_T_SORTED ? dh_sorted_new(core->heap, &word)
                                    : dh_list_new(core->heap, &word);
     if (rc != 0) {
@@ -191,6 +192,25 @@ static PyObject *core_new_list(PyObject *obj, PyObject *args)
         return copy_whole(self, initial);
     dhp_proxy *made = dhp_container_new(self, DH_T_LIST);
     if (made != NULL && initial != Py_None && dhp_list_extend(made, initial) < 0)
+        Py_CLEAR(made);
+    return (PyObject *)made;
+}
+
+PyDoc_STRVAR(new_set_doc, "new_set($self, initial=None, /)\n--\n\n"
+                          "Make a Set that nothing in the heap refers to yet.\n\n"
+                          "initial: an iterable. Until it is stored somewhere below the root, only "
+                          "Python's reference keeps\n"
+                          "it. O(len(initial)).");
+static PyObject *core_new_set(PyObject *obj, PyObject *args)
+{
+    dhp_core *self = (dhp_core *)obj;
+    PyObject *initial = Py_None;
+    if (!PyArg_ParseTuple(args, "|O:new_set", &initial))
+        return NULL;
+    if (Py_IS_TYPE(initial, &PySet_Type))
+        return copy_whole(self, initial);
+    dhp_proxy *made = dhp_container_new(self, DH_T_SET);
+    if (made != NULL && initial != Py_None && dhp_set_update(made, &initial, 1) < 0)
         Py_CLEAR(made);
     return (PyObject *)made;
 }
@@ -415,6 +435,7 @@ static PyMethodDef core_methods[] = {
     {"root", core_root, METH_NOARGS, root_doc},
     {"new_dict", core_new_dict, METH_VARARGS, new_dict_doc},
     {"new_list", core_new_list, METH_VARARGS, new_list_doc},
+    {"new_set", core_new_set, METH_VARARGS, new_set_doc},
     {"new_sorted_dict", core_new_sorted_dict, METH_VARARGS, new_sorted_dict_doc},
     {"block", core_block, METH_VARARGS, block_doc},
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},

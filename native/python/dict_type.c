@@ -113,7 +113,8 @@ static int refuse_key(const dhp_proxy *self, PyObject *key)
         PyErr_Format(
             PyExc_TypeError,
             "a heap cannot hold a key of type '%U': use None, bool, int, float, str, bytes, "
-            "dates, Decimal and the like, a tuple of these, or make the type known with "
+            "dates, Decimal and the like, a tuple or frozenset of these, or make the type known "
+            "with "
             "dirtyheap.register()",
             name);
     Py_XDECREF(name);

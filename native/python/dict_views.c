@@ -117,11 +117,12 @@ static int all_in(PyObject *all, PyObject *container)
 
 /* --- sets ------------------------------------------------------------------------------------- */
 
-static int is_set_like(const dhp_state *state, PyObject *obj)
+int dhp_is_set_like(const dhp_state *state, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
     return PyAnySet_Check(obj) || PyDictKeys_Check(obj) || PyDictItems_Check(obj) ||
-           type == state->keys_type || type == state->items_type;
+           type == state->keys_type || type == state->items_type || type == state->set_type ||
+           type == state->sorted_keys_type || type == state->sorted_items_type;
 }
 
 PyObject *dhp_setview_compare(PyObject *obj, PyObject *other, int op)
@@ -154,7 +155,7 @@ PyObject *dhp_setview_compare(PyObject *obj, PyObject *other, int op)
 
 static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
 {
-    if (!is_set_like(((dict_view *)obj)->dict->core->state, other))
+    if (!dhp_is_set_like(((dict_view *)obj)->dict->core->state, other))
         Py_RETURN_NOTIMPLEMENTED;
     return dhp_setview_compare(obj, other, op);
 }
@@ -163,7 +164,7 @@ static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
 static PyObject *combine(PyObject *left, PyObject *right, const char *method)
 {
     PyObject *result = PySet_New(left);
-    PyObject *done = result ? PyObject_CallMethod(result, method, "O", right) : NULL;
+    PyObject *done = result ? PyObject_CallMethod(result, method, "(O)", right) : NULL;
     if (done == NULL)
         Py_CLEAR(result);
     Py_XDECREF(done);

@@ -163,7 +163,9 @@ static int tuple_append(const dh_key *element, uint8_t **buffer, size_t *size, s
 static int key_from_supported(dhp_core *core, PyObject *obj, const dhp_packing *packing,
                               dhp_key *out);
 
-static int key_from_tuple(dhp_core *core, PyObject *obj, const dhp_packing *packing, dhp_key *out)
+/* A tuple or, by way of a tuple of its elements, a frozenset. */
+static int key_from_items(dhp_core *core, PyObject *obj, int is_tuple, const dhp_packing *packing,
+                          dhp_key *out)
 {
     Py_ssize_t count = PyTuple_Size(obj);
     size_t size = 0, room = 64;
@@ -185,9 +187,27 @@ static int key_from_tuple(dhp_core *core, PyObject *obj, const dhp_packing *pack
         free(buffer);
         return rc;
     }
+    if (!is_tuple && dh_key_sort_elements(buffer, size) != 0) {
+        free(buffer);
+        PyErr_NoMemory();
+        return -1;
+    }
     out->buffer = buffer;
-    dh_key_from_tuple(core->heap, buffer, size, &out->key);
+    if (is_tuple)
+        dh_key_from_tuple(core->heap, buffer, size, &out->key);
+    else
+        dh_key_from_frozenset(core->heap, buffer, size, &out->key);
     return DHP_KEY_READY;
+}
+
+/* Listing an exact frozenset runs no Python code. */
+static int key_from_frozenset(dhp_core *core, PyObject *obj, const dhp_packing *packing,
+                              dhp_key *out)
+{
+    PyObject *elements = PySequence_Tuple(obj);
+    int rc = elements != NULL ? key_from_items(core, elements, 0, packing, out) : -1;
+    Py_XDECREF(elements);
+    return rc;
 }
 
 /* The bytes are copied into the scratch, which no 'x' key needs. */
@@ -255,11 +275,12 @@ static int key_from_supported(dhp_core *core, PyObject *obj, const dhp_packing *
         return key_from_bytes(core, obj, out);
     if (dhp_is_proxy(core->state, obj))
         return key_from_record(core, (dhp_proxy *)obj, out);
-    if (type != &PyTuple_Type)
+    if (type != &PyTuple_Type && type != &PyFrozenSet_Type)
         return key_from_form(core, obj, dhp_packing_find(packing, obj), out);
     if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
         return -1;
-    int rc = key_from_tuple(core, obj, packing, out);
+    int rc = type == &PyTuple_Type ? key_from_items(core, obj, 1, packing, out)
+                                   : key_from_frozenset(core, obj, packing, out);
     Py_LeaveRecursiveCall();
     return rc;
 }
@@ -325,6 +346,16 @@ static PyObject *plain_tuple(dhp_core *core, PyObject *obj)
     return plain;
 }
 
+/* PyFrozenSet_New copies without calling what a subclass defines. */
+static PyObject *plain_frozenset(dhp_core *core, PyObject *obj)
+{
+    PyObject *elements = PyFrozenSet_New(obj);
+    dhp_replace(&elements, elements ? PySequence_Tuple(elements) : NULL);
+    dhp_replace(&elements, elements ? plain_tuple(core, elements) : NULL);
+    dhp_replace(&elements, elements ? PyFrozenSet_New(elements) : NULL);
+    return elements;
+}
+
 static int is_plain(PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
@@ -354,6 +385,8 @@ static PyObject *plain_from(dhp_core *core, PyObject *obj)
         return has_packer > 0 ? Py_NewRef(obj) : NULL;
     if (PyTuple_Check(obj))
         return plain_tuple(core, obj);
+    if (PyFrozenSet_Check(obj))
+        return plain_frozenset(core, obj);
     if (PyUnicode_Check(obj))
         return PyUnicode_FromObject(obj);
     if (PyBytes_Check(obj) || PyMemoryView_Check(obj))

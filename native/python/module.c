@@ -17,8 +17,9 @@ PyDoc_STRVAR(
     to_python_doc,
     "to_python($module, obj, /)\n--\n\n"
     "Return a plain deep copy of a heap value.\n\n"
-    "Dict, SortedDict, List and Buffer become dict, dict in the order of its keys, list and\n"
-    "bytearray, also inside plain dicts, lists and tuples; cycles and shared references are kept. "
+    "Dict, SortedDict, List, Set and Buffer become dict, dict in the order of its keys, list,\n"
+    "set and bytearray, also inside plain dicts, lists and tuples; cycles and shared references "
+    "are kept. "
     "Anything else is returned as it is.\nO(what is reachable).\n\n"
     ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
     "[]");
@@ -55,6 +56,7 @@ static int add_containers(PyObject *module, dhp_state *state)
     if (add_type(module, &dhp_container_spec, "Container", &state->container_type) < 0 ||
         add_container(module, state, &dhp_dict_spec, "Dict", DH_T_DICT, &state->dict_type) < 0 ||
         add_container(module, state, &dhp_list_spec, "List", DH_T_LIST, &state->list_type) < 0 ||
+        add_container(module, state, &dhp_set_spec, "Set", DH_T_SET, &state->set_type) < 0 ||
         add_container(module, state, &dhp_sorted_spec, "SortedDict", DH_T_SORTED,
                       &state->sorted_type) < 0 ||
         add_container(module, state, &dhp_buffer_spec, "Buffer", DH_T_BUFFER, &state->buffer_type) <
@@ -87,6 +89,7 @@ static int add_types(PyObject *module, dhp_state *state)
         add_type(module, &dhp_block_spec, "Block", &state->block_type) < 0 ||
         add_type(module, &dhp_dict_iter_spec, NULL, &state->dict_iter_type) < 0 ||
         add_type(module, &dhp_list_iter_spec, NULL, &state->list_iter_type) < 0 ||
+        add_type(module, &dhp_set_iter_spec, NULL, &state->set_iter_type) < 0 ||
         add_type(module, &dhp_keys_spec, NULL, &state->keys_type) < 0 ||
         add_type(module, &dhp_values_spec, NULL, &state->values_type) < 0 ||
         add_type(module, &dhp_items_spec, NULL, &state->items_type) < 0 ||
@@ -116,6 +119,7 @@ static int register_types(dhp_state *state)
     state->mapping_abc = PyObject_GetAttrString(abcs, "Mapping");
     if (state->mapping_abc != NULL && register_as(abcs, "MutableMapping", state->dict_type) == 0 &&
         register_as(abcs, "MutableSequence", state->list_type) == 0 &&
+        register_as(abcs, "MutableSet", state->set_type) == 0 &&
         register_as(abcs, "KeysView", state->keys_type) == 0 &&
         register_as(abcs, "ValuesView", state->values_type) == 0 &&
         register_as(abcs, "ItemsView", state->items_type) == 0 &&
@@ -128,7 +132,8 @@ static int register_types(dhp_state *state)
         register_as(abcs, "Sequence", state->sorted_items_type) == 0 &&
         register_as(abcs, "Iterator", state->sorted_iter_type) == 0 &&
         register_as(abcs, "Iterator", state->dict_iter_type) == 0 &&
-        register_as(abcs, "Iterator", state->list_iter_type) == 0)
+        register_as(abcs, "Iterator", state->list_iter_type) == 0 &&
+        register_as(abcs, "Iterator", state->set_iter_type) == 0)
         rc = 0;
     Py_DECREF(abcs);
     return rc;
@@ -167,6 +172,8 @@ static int module_exec(PyObject *module)
     DO((state)->list_type);          \
     DO((state)->buffer_type);        \
     DO((state)->array_type);         \
+    DO((state)->set_type);           \
+    DO((state)->set_iter_type);      \
     DO((state)->dict_iter_type);     \
     DO((state)->list_iter_type);     \
     DO((state)->keys_type);          \

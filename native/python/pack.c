@@ -129,7 +129,9 @@ static int is_leaf(dhp_core *core, PyObject *obj)
 
 static int is_plain_container(PyObject *obj)
 {
-    return PyTuple_CheckExact(obj) || PyList_CheckExact(obj) || PyDict_CheckExact(obj);
+    PyTypeObject *type = Py_TYPE(obj);
+    return type == &PyTuple_Type || type == &PyList_Type || type == &PyDict_Type ||
+           type == &PySet_Type || type == &PyFrozenSet_Type;
 }
 
 static int walk_meet(walk *w, PyObject *obj)
@@ -148,6 +150,18 @@ static int walk_meet(walk *w, PyObject *obj)
     return PyList_Append(is_plain_container(obj) ? w->pending : w->found, obj);
 }
 
+static int walk_into_set(walk *w, PyObject *set)
+{
+    PyObject *element, *iter = PyObject_GetIter(set);
+    int rc = iter != NULL ? 0 : -1;
+    while (rc == 0 && (element = PyIter_Next(iter)) != NULL) {
+        rc = walk_meet(w, element);
+        Py_DECREF(element); /* the set holds it */
+    }
+    Py_XDECREF(iter);
+    return rc;
+}
+
 static int walk_into(walk *w, PyObject *obj)
 {
     PyObject *key, *value;
@@ -158,6 +172,8 @@ static int walk_into(walk *w, PyObject *obj)
                 return -1;
         return 0;
     }
+    if (PyAnySet_CheckExact(obj))
+        return walk_into_set(w, obj);
     int is_list = PyList_CheckExact(obj);
     Py_ssize_t count = is_list ? PyList_Size(obj) : PyTuple_Size(obj);
     for (Py_ssize_t i = 0; i < count; i++)
@@ -209,6 +225,13 @@ PyObject *dhp_packing_find(const dhp_packing *packing, PyObject *obj)
 
 int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj)
 {
+    if (Py_TYPE(obj) == &PyFrozenSet_Type) {
+        PyObject *elements = PySequence_Tuple(obj);
+        int lacks_one = elements != NULL && dhp_packing_lacks(core, packing, elements);
+        Py_XDECREF(elements);
+        PyErr_Clear();
+        return lacks_one;
+    }
     if (!PyTuple_CheckExact(obj))
         return !is_leaf(core, obj) && !is_plain_container(obj) &&
                dhp_packing_find(packing, obj) == NULL;

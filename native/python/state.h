@@ -23,6 +23,7 @@
 #include "../src/dict.h"
 #include "../src/ext.h"
 #include "../src/list.h"
+#include "../src/set.h"
 #include "memo.h"
 
 /* Per module. Types hold the module, proxies hold their type: it outlives every object. */
@@ -38,10 +39,12 @@ typedef struct {
     PyTypeObject *unknown_type; /* of records whose class is not registered */
     PyTypeObject *schema_type;
     PyTypeObject *field_type;
+    PyTypeObject *set_type;
     PyTypeObject
         *types[DH_TYPES_COUNT]; /* borrowed: the container's class by the type in its ref */
     PyTypeObject *dict_iter_type;
     PyTypeObject *list_iter_type;
+    PyTypeObject *set_iter_type;
     PyTypeObject *keys_type;
     PyTypeObject *values_type;
     PyTypeObject *items_type;
@@ -199,7 +202,7 @@ enum { DHP_RETRY = 1 };
 int dhp_packing_gather(dhp_core *core, dhp_packing *packing, PyObject *obj);
 /* The form, borrowed, or NULL. packing may be NULL. The rest of these run no Python code. */
 PyObject *dhp_packing_find(const dhp_packing *packing, PyObject *obj);
-/* Is obj, or an element of this tuple, one that a packer was not yet asked for? */
+/* Is obj, or an element of this tuple or frozenset, one that a packer was not yet asked for? */
 int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj);
 void dhp_packing_finish(dhp_core *core, dhp_packing *packing);
 /* May run Python code. */
@@ -327,6 +330,8 @@ int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out);
 /* Convert any value. Containers are copied in whole, or not at all. Packers may run Python code,
  * but none has run since the word was made. */
 int dhp_word_from_slow(dhp_core *core, PyObject *obj, dh_word *word_out);
+/* The same with packed forms that are there already: then no Python code runs. */
+int dhp_word_with(dhp_core *core, PyObject *obj, dhp_packing *packing, dh_word *word_out);
 /* The word of an object that a key was made from: the same packed forms, never others. */
 int dhp_word_from_key(dhp_core *core, PyObject *obj, const dhp_key *key, dh_word *word_out);
 static inline bool dhp_word_from_int(PyObject *obj, dh_word *word_out)
@@ -404,9 +409,9 @@ PyObject *dhp_unpacked(dhp_core *core, dh_word word);
 /* The three that follow unpack if placeholders were made since the counter stood at count_before;
  * they run Python code. Takes obj over (NULL passes through): what the user shall see instead. */
 PyObject *dhp_resolve(dhp_core *core, uint64_t count_before, PyObject *obj);
-/* Takes a private list or dict over and gives it back, resolved in its place. */
+/* Takes a private list, dict or set over and gives it back, resolved in its place. */
 PyObject *dhp_resolve_inside(dhp_core *core, uint64_t count_before, PyObject *copy);
-/* The same for all lists and dicts among the memo's objects, whatever the counter says. */
+/* The same for all lists, dicts and sets among the memo's objects, whatever the counter says. */
 int dhp_resolve_all(dhp_core *core, const dhp_memo *copies);
 /* Is the value behind the same word still the one that raw was made from? */
 int dhp_is_still(dhp_core *core, dh_word word, PyObject *raw);
@@ -448,6 +453,8 @@ PyObject *dhp_dict_copy_raw(dhp_proxy *self);
 PyObject *dhp_dict_iter_new(dhp_proxy *self, dhp_dict_part part, int is_reversed);
 PyObject *dhp_dict_view_new(dhp_proxy *self, dhp_dict_part part);
 PyObject *dhp_dict_richcompare(PyObject *self, PyObject *other, int op);
+/* What set operators take: set, frozenset, Set and the set-like views of dicts. */
+int dhp_is_set_like(const dhp_state *state, PyObject *obj);
 
 /* --- list_type.c, list_slices.c, list_search.c, list_sort.c ----------------------------------- */
 extern PyType_Spec dhp_list_spec;
@@ -484,6 +491,56 @@ extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_do
 
 /* --- record_layouts.c (more: records.h) ------------------------------------------------------- */
 void dhp_layouts_drop(dhp_core *core);
+
+/* --- set_type.c, set_iter.c, set_update.c, set_algebra.c -------------------------------------- */
+extern PyType_Spec dhp_set_spec;
+extern PyType_Spec dhp_set_iter_spec;
+
+static inline int dhp_is_set(const dhp_core *core, PyObject *obj)
+{
+    return Py_TYPE(obj) == core->state->set_type;
+}
+/* The same, in the same heap: the core can work on both. */
+static inline int dhp_is_set_here(const dhp_core *core, PyObject *obj)
+{
+    return dhp_is_set(core, obj) && ((dhp_proxy *)obj)->core == core;
+}
+Py_ssize_t dhp_set_length(PyObject *self);
+/* A key for a lookup, as dhp_key_find: a set stands for the frozenset of its elements. */
+int dhp_set_key(dhp_core *core, PyObject *obj, dhp_key *out);
+int dhp_set_contains(PyObject *self, PyObject *element);
+PyObject *dhp_set_iter_new(dhp_proxy *self);
+/* Plain set with the same elements. */
+PyObject *dhp_set_copy(dhp_proxy *self);
+/* A plain list, in order, with placeholders for what is packed. */
+PyObject *dhp_set_list_raw(dhp_proxy *self);
+/* The element that a word stands for, or its placeholder, into a plain set that has nothing else: no
+ * Python code runs. */
+int dhp_set_put(dhp_core *core, PyObject *plain, dh_word word);
+/* A new plain set of those elements of self that others has. Runs Python code. */
+PyObject *dhp_set_common(dhp_proxy *self, PyObject *others);
+/* TypeError for what no set of a heap can hold: as set gives it for the unhashable. */
+int dhp_set_refuse(PyObject *element);
+
+/* Change in place; each is done whole or not at all. */
+int dhp_set_update(dhp_proxy *self, PyObject *const *others, Py_ssize_t count);
+int dhp_set_keep(dhp_proxy *self, PyObject *const *others, Py_ssize_t count);
+int dhp_set_take_out(dhp_proxy *self, PyObject *const *others, Py_ssize_t count);
+int dhp_set_toggle(dhp_proxy *self, PyObject *other);
+
+/* Methods and operators that make plain sets or answer questions. */
+PyObject *dhp_set_union(PyObject *self, PyObject *const *others, Py_ssize_t count);
+PyObject *dhp_set_intersection(PyObject *self, PyObject *const *others, Py_ssize_t count);
+PyObject *dhp_set_difference(PyObject *self, PyObject *const *others, Py_ssize_t count);
+PyObject *dhp_set_symmetric_difference(PyObject *self, PyObject *other);
+PyObject *dhp_set_isdisjoint(PyObject *self, PyObject *other);
+PyObject *dhp_set_issubset(PyObject *self, PyObject *other);
+PyObject *dhp_set_issuperset(PyObject *self, PyObject *other);
+PyObject *dhp_set_or(PyObject *left, PyObject *right);
+PyObject *dhp_set_and(PyObject *left, PyObject *right);
+PyObject *dhp_set_sub(PyObject *left, PyObject *right);
+PyObject *dhp_set_xor(PyObject *left, PyObject *right);
+PyObject *dhp_set_richcompare(PyObject *self, PyObject *other, int op);
 
 /* --- buffer_type.c, array_type.c, core_type.c -------------------------------------------------- */
 extern PyType_Spec dhp_buffer_spec;

@@ -139,6 +139,36 @@ static PyObject *plain_tuple(plain_copy *c, dh_word word)
     return tuple;
 }
 
+/* It holds values, and records, which stay what they are, as they do as keys of a dict. */
+static PyObject *plain_frozenset(plain_copy *c, dh_word word)
+{
+    PyObject *copy = dhp_raw_from(c->core, word);
+    if (copy != NULL && dh_tuple_is_shared(c->core->heap, word) &&
+        plain_remember(c, word, copy) < 0)
+        Py_CLEAR(copy);
+    return copy;
+}
+
+static PyObject *plain_set(plain_copy *c, dh_word word)
+{
+    dh_dict_pos position = {0, 0};
+    dh_word element;
+    int rc;
+    PyObject *copy = PySet_New(NULL);
+    if (copy == NULL || plain_remember(c, word, copy) < 0) {
+        Py_XDECREF(copy);
+        return NULL;
+    }
+    while ((rc = dh_set_next(c->core->heap, word, &position, &element)) == 1)
+        if (dhp_set_put(c->core, copy, element) < 0)
+            break;
+    if (rc < 0)
+        dhp_raise(c->core, rc);
+    if (rc != 0)
+        Py_CLEAR(copy);
+    return copy;
+}
+
 static PyObject *plain_buffer(plain_copy *c, dh_word word)
 {
     uint8_t *data;
@@ -223,8 +253,12 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
         return plain_sorted(c, word);
     case DH_T_LIST:
         return plain_list(c, word);
+    case DH_T_SET:
+        return plain_set(c, word);
     case DH_T_TUPLE:
         return plain_tuple(c, word);
+    case DH_T_FROZENSET:
+        return plain_frozenset(c, word);
     case DH_T_ARRAY: /* a placeholder, whether an ndarray is alive or not */
         c->core->placeholders_count++;
         return dhp_proxy_get(c->core, word);
@@ -237,7 +271,7 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
 
 static PyObject *plain_from(plain_copy *c, dh_word word)
 {
-    if (!dh_is_container(word) && !dh_is_ref_to(word, DH_T_TUPLE))
+    if (!dh_is_container(word) && !dh_is_items(word))
         return dhp_raw_from(c->core, word);
     PyObject *copy = plain_known(c, word);
     if (copy != NULL || Py_EnterRecursiveCall(" while a heap's value is copied") != 0)

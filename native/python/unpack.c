@@ -155,19 +155,21 @@ PyObject *dhp_unpacked(dhp_core *core, dh_word word)
 /* One pass over objects that hold placeholders. */
 typedef struct {
     dhp_core *core;
-    dhp_memo tuples; /* address of a tuple -> the tuple made of it, owned */
-    PyObject *kept;  /* list: the tuples met, so that no address is used again */
-    int is_plain;    /* arrays are copied, each once; else shown */
+    dhp_memo made;  /* address of a tuple or frozenset -> what was made of it, owned */
+    PyObject *kept; /* list: those met, so that no address is used again             */
+    int is_plain;   /* arrays are copied, each once; else shown                      */
 } resolution;
 
 static PyObject *resolved(resolution *r, PyObject *obj);
 
-/* By way of a list: Python code must not meet a tuple that is half filled. */
-static PyObject *resolve_items(resolution *r, PyObject *tuple)
+/* By way of a list: Python code must not meet a tuple or frozenset that is half filled. */
+static PyObject *resolve_items(resolution *r, PyObject *whole)
 {
-    Py_ssize_t count = PyTuple_Size(tuple);
+    int is_tuple = PyTuple_CheckExact(whole);
+    PyObject *tuple = is_tuple ? Py_NewRef(whole) : PySequence_Tuple(whole);
+    Py_ssize_t count = tuple != NULL ? PyTuple_Size(tuple) : 0;
     PyObject *items = PyList_New(0), *made = NULL;
-    int is_same = 1, rc = items != NULL ? 0 : -1;
+    int is_same = 1, rc = items != NULL && tuple != NULL ? 0 : -1;
     for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
         PyObject *item = PyTuple_GetItem(tuple, i), *value = resolved(r, item);
         is_same &= value == item;
@@ -175,8 +177,11 @@ static PyObject *resolve_items(resolution *r, PyObject *tuple)
         Py_XDECREF(value);
     }
     if (rc == 0)
-        made = is_same ? Py_NewRef(tuple) : PyList_AsTuple(items);
+        made = is_same    ? Py_NewRef(whole)
+               : is_tuple ? PyList_AsTuple(items)
+                          : PyFrozenSet_New(items);
     Py_XDECREF(items);
+    Py_XDECREF(tuple);
     return made;
 }
 
@@ -184,26 +189,26 @@ static int remember(resolution *r, PyObject *obj, PyObject *made)
 {
     if (PyList_Append(r->kept, obj) < 0)
         return -1;
-    if (dhp_memo_add(&r->tuples, (uint64_t)(uintptr_t)obj, (uint64_t)(uintptr_t)made) == 0)
+    if (dhp_memo_add(&r->made, (uint64_t)(uintptr_t)obj, (uint64_t)(uintptr_t)made) == 0)
         return 0;
     PyErr_NoMemory();
     return -1;
 }
 
-static PyObject *resolve_tuple(resolution *r, PyObject *tuple)
+static PyObject *resolve_whole(resolution *r, PyObject *whole)
 {
-    uint64_t address = (uint64_t)(uintptr_t)tuple;
-    PyObject *made = (PyObject *)(uintptr_t)dhp_memo_find(&r->tuples, address);
+    uint64_t address = (uint64_t)(uintptr_t)whole;
+    PyObject *made = (PyObject *)(uintptr_t)dhp_memo_find(&r->made, address);
     if (made != NULL)
         return Py_NewRef(made);
     if (Py_EnterRecursiveCall(" while values are read from a heap") != 0)
         return NULL;
-    int is_shared = Py_REFCNT(tuple) > 1;
-    made = resolve_items(r, tuple);
+    int is_shared = Py_REFCNT(whole) > 1;
+    made = resolve_items(r, whole);
     Py_LeaveRecursiveCall();
     if (made == NULL || !is_shared)
         return made;
-    if (remember(r, tuple, made) < 0) {
+    if (remember(r, whole, made) < 0) {
         Py_DECREF(made);
         return NULL;
     }
@@ -214,7 +219,7 @@ static PyObject *resolve_array(resolution *r, PyObject *array)
 {
     if (!r->is_plain)
         return dhp_array_show(array);
-    PyObject *made = (PyObject *)(uintptr_t)dhp_memo_find(&r->tuples, (uint64_t)(uintptr_t)array);
+    PyObject *made = (PyObject *)(uintptr_t)dhp_memo_find(&r->made, (uint64_t)(uintptr_t)array);
     if (made != NULL)
         return Py_NewRef(made);
     made = dhp_array_copy(array);
@@ -232,8 +237,8 @@ static PyObject *resolved(resolution *r, PyObject *obj)
         return unpack(((packed *)obj)->core, &((packed *)obj)->ext);
     if (Py_TYPE(obj) == r->core->state->array_type)
         return resolve_array(r, obj);
-    if (PyTuple_CheckExact(obj))
-        return resolve_tuple(r, obj);
+    if (PyTuple_CheckExact(obj) || Py_TYPE(obj) == &PyFrozenSet_Type)
+        return resolve_whole(r, obj);
     return Py_NewRef(obj);
 }
 
@@ -269,6 +274,29 @@ static int resolve_dict(resolution *r, PyObject *dict)
     return rc;
 }
 
+/* As a dict's keys. */
+static int resolve_set(resolution *r, PyObject *set)
+{
+    PyObject *elements = PySequence_List(set);
+    int rc = elements != NULL ? PySet_Clear(set) : -1;
+    for (Py_ssize_t i = 0; rc == 0 && i < PyList_Size(elements); i++) {
+        PyObject *value = resolved(r, PyList_GetItem(elements, i));
+        rc = value != NULL ? PySet_Add(set, value) : -1;
+        Py_XDECREF(value);
+    }
+    Py_XDECREF(elements);
+    return rc;
+}
+
+/* A private container; anything else has no place of its own for what is resolved. */
+static int resolve_container(resolution *r, PyObject *copy)
+{
+    return PyList_CheckExact(copy)        ? resolve_list(r, copy)
+           : PyDict_CheckExact(copy)      ? resolve_dict(r, copy)
+           : Py_TYPE(copy) == &PySet_Type ? resolve_set(r, copy)
+                                          : 0;
+}
+
 static int resolution_begin(resolution *r, dhp_core *core)
 {
     *r = (resolution){.core = core, .kept = PyList_New(0)};
@@ -277,7 +305,7 @@ static int resolution_begin(resolution *r, dhp_core *core)
 
 static void resolution_end(resolution *r)
 {
-    dhp_memo_release(&r->tuples);
+    dhp_memo_release(&r->made);
     Py_XDECREF(r->kept);
 }
 
@@ -299,7 +327,7 @@ PyObject *dhp_resolve_inside(dhp_core *core, uint64_t count_before, PyObject *co
         return copy;
     int rc = resolution_begin(&r, core);
     if (rc == 0)
-        rc = PyList_CheckExact(copy) ? resolve_list(&r, copy) : resolve_dict(&r, copy);
+        rc = resolve_container(&r, copy);
     resolution_end(&r);
     if (rc < 0)
         Py_CLEAR(copy);
@@ -313,12 +341,8 @@ int dhp_resolve_all(dhp_core *core, const dhp_memo *copies)
     r.is_plain = 1;
     for (size_t i = 0; rc == 0 && i < copies->room; i++) {
         PyObject *copy = (PyObject *)(uintptr_t)copies->items[i].value;
-        if (copies->items[i].key == 0)
-            continue;
-        if (PyList_CheckExact(copy))
-            rc = resolve_list(&r, copy);
-        else if (PyDict_CheckExact(copy))
-            rc = resolve_dict(&r, copy);
+        if (copies->items[i].key != 0)
+            rc = resolve_container(&r, copy);
     }
     resolution_end(&r);
     return rc;

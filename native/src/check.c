@@ -81,6 +81,20 @@ static int check_tuple(const dh_heap *heap, dh_word w)
     return rc;
 }
 
+static int check_frozenset(const dh_heap *heap, dh_word w)
+{
+    const dh_word *words;
+    size_t count;
+    int rc = check_tuple(heap, w);
+    if (rc == 0)
+        rc = dh_tuple_read(heap, w, &words, &count);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        if (dh_is_container(words[i]) && !dh_is_ref_to(words[i], DH_T_RECORD))
+            rc = dhi_fail(heap, DH_E_CORRUPT, "a frozenset holds a container, %#llx",
+                          (unsigned long long)words[i]);
+    return rc;
+}
+
 /* What holds for the heads of all containers. */
 static int check_head(const dh_heap *heap, dh_word w)
 {
@@ -111,6 +125,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_ext_check(heap, w);
     case DH_T_TUPLE:
         return check_tuple(heap, w);
+    case DH_T_FROZENSET:
+        return check_frozenset(heap, w);
     case DH_T_DICT:
         return dh_dict_check((dh_heap *)(uintptr_t)heap, w);
     case DH_T_SET:

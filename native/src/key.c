@@ -3,7 +3,8 @@
  * Contract: value.h. Numbers equal across int, bool, float and big int end in the same tag and
  * bytes, as in Python (docs.python.org/3/library/stdtypes.html, "Hashing of numeric types"): what
  * fits an int64 is 'i', other integers are 'I', other numbers a float can be 'f'; rationals beyond
- * these come packed, as 'q'. All NaNs are one key. Stored words
+ * these come packed, as 'q'. All NaNs are one key. A frozenset is the sorted concatenation of its
+ * elements. Stored words
  * may come from a damaged file: a tuple's canonical bytes are bounded by what the heap holds.
  */
 #include "ext.h"
@@ -191,6 +192,12 @@ void dh_key_from_tuple(const dh_heap *heap, const uint8_t *data, size_t size, dh
     key_hash(heap, key_out);
 }
 
+void dh_key_from_frozenset(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out)
+{
+    key_set(key_out, 'z', 0, data, size);
+    key_hash(heap, key_out);
+}
+
 static const uint8_t *key_canonical(const dh_key *key)
 {
     return key->tag == 'i' || key->tag == 'r' ? (const uint8_t *)&key->number : key->data;
@@ -207,6 +214,50 @@ size_t dh_key_encode(const dh_key *key, uint8_t *out, size_t room)
     if (key->size > 0)
         memcpy(out + KEY_ELEMENT_HEAD_BYTES, key_canonical(key), key->size);
     return need;
+}
+
+/* --- order of elements ------------------------------------------------------------------------ */
+
+static size_t element_size(const uint8_t *element)
+{
+    uint32_t size32;
+    memcpy(&size32, element + 1, 4);
+    return KEY_ELEMENT_HEAD_BYTES + (size_t)size32;
+}
+
+/* Equal sizes where the first five bytes are equal: memcmp never leaves an element. */
+static int compare_elements(const void *a, const void *b)
+{
+    const uint8_t *x = *(const uint8_t *const *)a, *y = *(const uint8_t *const *)b;
+    int head = memcmp(x, y, KEY_ELEMENT_HEAD_BYTES);
+    return head != 0 ? head : memcmp(x, y, element_size(x));
+}
+
+int dh_key_sort_elements(uint8_t *data, size_t size)
+{
+    size_t count = 0, done = 0, at;
+    for (at = 0; at < size; at += element_size(data + at))
+        count++;
+    if (count < 2)
+        return 0;
+    const uint8_t **elements = malloc(count * sizeof *elements);
+    uint8_t *copy = malloc(size);
+    if (elements == NULL || copy == NULL) {
+        free(elements);
+        free(copy);
+        return ENOMEM;
+    }
+    memcpy(copy, data, size);
+    for (at = 0, count = 0; at < size; at += element_size(copy + at))
+        elements[count++] = copy + at;
+    qsort(elements, count, sizeof *elements, compare_elements);
+    for (size_t i = 0; i < count; i++) {
+        memcpy(data + done, elements[i], element_size(elements[i]));
+        done += element_size(elements[i]);
+    }
+    free(elements);
+    free(copy);
+    return 0;
 }
 
 /* --- from stored words ------------------------------------------------------------------------ */
@@ -241,7 +292,7 @@ static int key_set_ref(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SC
     }
 }
 
-/* Everything but tuples and big integers, whose canonical bytes do not stand in one place; no
+/* Everything but tuples, frozensets and big integers, whose canonical bytes do not stand in one place; no
  * hash. Key data may point to scratch or into the arena. */
 static int key_set_simple(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SCRATCH_BYTES],
                           dh_key *key)
@@ -326,7 +377,8 @@ static int writer_put_bigint(const dh_heap *heap, key_writer *writer, dh_word w)
     return 0;
 }
 
-/* One element: head and canonical bytes. A nested tuple's size is filled in afterwards. */
+/* One element: head and canonical bytes. A nested tuple's size is filled in afterwards; what stands
+ * behind the head of a frozenset is sorted by then. */
 static int writer_put_word(const dh_heap *heap, key_writer *writer, dh_word w, unsigned depth)
 {
     uint8_t scratch[DH_KEY_SCRATCH_BYTES];
@@ -337,12 +389,13 @@ static int writer_put_word(const dh_heap *heap, key_writer *writer, dh_word w, u
 
     if (dh_is_ref_to(w, DH_T_BIGINT))
         return writer_put_bigint(heap, writer, w);
-    if (!dh_is_ref_to(w, DH_T_TUPLE)) {
+    if (!dh_is_items(w)) {
         rc = key_set_simple(heap, w, scratch, &key);
         return rc != 0 ? rc : writer_put(heap, writer, &key);
     }
     if (depth > VALUE_DEPTH_MAX)
-        return dhi_fail(heap, DH_E_CORRUPT, "tuples nest more than %u deep", VALUE_DEPTH_MAX);
+        return dhi_fail(heap, DH_E_CORRUPT, "tuples and frozensets nest more than %u deep",
+                        VALUE_DEPTH_MAX);
     rc = dh_tuple_read(heap, w, &words, &count);
     if (rc == 0)
         rc = writer_room(heap, writer, KEY_ELEMENT_HEAD_BYTES);
@@ -354,9 +407,18 @@ static int writer_put_word(const dh_heap *heap, key_writer *writer, dh_word w, u
     if (rc != 0)
         return rc;
     uint32_t size32 = (uint32_t)(writer->size - start - KEY_ELEMENT_HEAD_BYTES);
-    writer->data[start] = 't';
+    bool is_tuple = dh_is_ref_to(w, DH_T_TUPLE);
+    writer->data[start] = is_tuple ? 't' : 'z';
     memcpy(writer->data + start + 1, &size32, 4);
-    return 0;
+    return is_tuple ? 0
+                    : dh_key_sort_elements(writer->data + start + KEY_ELEMENT_HEAD_BYTES, size32);
+}
+
+/* An inline element of 8 bytes is at most 142 canonical ones (1e300), a cell hardly more than its
+ * size. */
+static uint64_t writer_limit(const dh_heap *heap)
+{
+    return heap->alloc.allocated_bytes * 20 + 1024;
 }
 
 int dh_key_from_word(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SCRATCH_BYTES],
@@ -364,15 +426,13 @@ int dh_key_from_word(const dh_heap *heap, dh_word w, uint8_t scratch[DH_KEY_SCRA
 {
     int rc;
     *buffer_out = NULL;
-    if (!dh_is_ref_to(w, DH_T_TUPLE) && !dh_is_ref_to(w, DH_T_BIGINT)) {
+    if (!dh_is_items(w) && !dh_is_ref_to(w, DH_T_BIGINT)) {
         rc = key_set_simple(heap, w, scratch, key_out);
         if (rc == 0)
             key_hash(heap, key_out);
         return rc;
     }
-    /* An inline element of 8 bytes is at most 142 canonical ones (1e300), a cell hardly more than
-     * its size. */
-    key_writer writer = {NULL, 0, 0, heap->alloc.allocated_bytes * 20 + 1024};
+    key_writer writer = {NULL, 0, 0, writer_limit(heap)};
     rc = writer_put_word(heap, &writer, w, 1);
     if (rc != 0) {
         free(writer.data);
@@ -448,7 +508,8 @@ static int tuple_matches(const dh_heap *heap, const dh_key *key, dh_word stored,
     if (key->tag != 't')
         return 0;
     if (depth > VALUE_DEPTH_MAX)
-        return dhi_fail(heap, DH_E_CORRUPT, "tuples nest more than %u deep", VALUE_DEPTH_MAX);
+        return dhi_fail(heap, DH_E_CORRUPT, "tuples and frozensets nest more than %u deep",
+                        VALUE_DEPTH_MAX);
     int rc = dh_tuple_read(heap, stored, &words, &count);
     if (rc != 0)
         return rc;
@@ -461,6 +522,28 @@ static int tuple_matches(const dh_heap *heap, const dh_key *key, dh_word stored,
             return rc;
     }
     return size == 0;
+}
+
+/* A frozenset has no order to walk along with the key's: its canonical bytes are made. */
+static int frozenset_matches(const dh_heap *heap, const dh_key *key, dh_word stored, unsigned depth)
+{
+    const dh_word *words;
+    size_t count, head = KEY_ELEMENT_HEAD_BYTES;
+    if (key->tag != 'z')
+        return 0;
+    int rc = dh_tuple_read(heap, stored, &words, &count);
+    if (rc != 0)
+        return rc;
+    if (count * head > key->size)
+        return 0;
+    key_writer writer = {NULL, 0, 0, writer_limit(heap)};
+    rc = writer_put_word(heap, &writer, stored, depth);
+    int is_match = rc == 0 && writer.size == head + key->size &&
+                   memcmp(writer.data + head, key->data, key->size) == 0;
+    free(writer.data);
+    if (rc == ENOMEM) /* errno values would be taken for "equal" */
+        return dhi_fail(heap, DH_E_LIMIT, "no memory is left to compare frozensets");
+    return rc == 0 ? is_match : rc == DH_E_UNHASHABLE ? 0 : rc;
 }
 
 static int simple_matches(const dh_heap *heap, const dh_key *key, dh_word stored)
@@ -485,6 +568,8 @@ static int word_matches(const dh_heap *heap, const dh_key *key, dh_word stored, 
         return bigint_matches(heap, key, stored);
     if (dh_is_ref_to(stored, DH_T_TUPLE))
         return tuple_matches(heap, key, stored, depth);
+    if (dh_is_ref_to(stored, DH_T_FROZENSET))
+        return frozenset_matches(heap, key, stored, depth);
     return simple_matches(heap, key, stored);
 }
 

@@ -31,4 +31,23 @@ int dh_set_reserve(dh_heap *heap, dh_word set, uint64_t count) DH_MUST_USE;
 /* Walk everything and check it against itself; DH_E_CORRUPT with a text. */
 int dh_set_check(dh_heap *heap, dh_word set) DH_MUST_USE;
 
+/* --- set_algebra.c: whole sets of one heap ------------------------------------------------------
+ * Those that change `set` leave it as it was when they fail. O(elements). */
+
+/* The element of set that equals a word stored elsewhere in the heap; DH_E_ABSENT. */
+int dh_set_find_word(const dh_heap *heap, dh_word set, dh_word element, dh_word *word_out)
+    DH_MUST_USE;
+int dh_set_remove_word(dh_heap *heap, dh_word set, dh_word element) DH_MUST_USE;
+/* Is one element, are all elements of other in set? 1, 0 or a code; ENOMEM as DH_E_LIMIT. */
+int dh_set_has_any(const dh_heap *heap, dh_word set, dh_word other) DH_MUST_USE;
+int dh_set_has_all(const dh_heap *heap, dh_word set, dh_word other) DH_MUST_USE;
+/* Add copies of what is in other only. */
+int dh_set_merge(dh_heap *heap, dh_word set, dh_word other) DH_MUST_USE;
+/* Remove what is in other (wanted), or what is not (not wanted). */
+int dh_set_subtract(dh_heap *heap, dh_word set, dh_word other, bool wanted) DH_MUST_USE;
+/* Remove what is in both, add copies of what is in other only. */
+int dh_set_toggle(dh_heap *heap, dh_word set, dh_word other) DH_MUST_USE;
+/* Remove the newest elements: to undo that many additions. */
+void dh_set_undo_adds(dh_heap *heap, dh_word set, uint64_t count);
+
 #endif

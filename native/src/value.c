@@ -2,8 +2,8 @@
  *
  * Contract: value.h. Every reader checks the ref, the page behind it and the size inside the cell
  * against the cell, because the bytes may come from a damaged file. Nothing here may loop or
- * recurse further than a sound heap can make it: tuples nest at most VALUE_DEPTH_MAX deep, and a
- * copy visits no more words than the heap has.
+ * recurse further than a sound heap can make it: tuples and frozensets nest at most VALUE_DEPTH_MAX
+ * deep, and a copy visits no more words than the heap has.
  */
 #include "value.h"
 
@@ -140,27 +140,34 @@ int dh_bigint_read(const dh_heap *heap, dh_word w, bool *is_negative_out,
     return 0;
 }
 
-/* --- tuples ----------------------------------------------------------------------------------- */
+/* --- tuples and frozensets -------------------------------------------------------------------- */
+
+static dh_word *items_cell(const dh_heap *heap, dh_word w)
+{
+    return dh_is_items(w) ? dh_deref(heap, w, dh_ref_type(w), 8) : NULL;
+}
 
 /* Levels of tuples in w: 0 for anything else. What a damaged cell says is only ever too strict. */
-static uint64_t tuple_depth(const dh_heap *heap, dh_word w)
+static uint64_t items_depth(const dh_heap *heap, dh_word w)
 {
-    const dh_word *cell = dh_deref(heap, w, DH_T_TUPLE, 8);
+    const dh_word *cell = items_cell(heap, w);
     return cell == NULL ? 0
                         : (uint64_t)dh_int_value(cell[0]) >> TUPLE_DEPTH_SHIFT & TUPLE_DEPTH_MASK;
 }
 
-int dh_tuple_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out)
+static int items_new(dh_heap *heap, dh_type type, const dh_word *words, size_t count,
+                     dh_word *word_out)
 {
     uint64_t depth = 1;
     dh_off off;
     for (size_t i = 0; i < count; i++) {
-        uint64_t inner = tuple_depth(heap, words[i]);
+        uint64_t inner = items_depth(heap, words[i]);
         if (inner >= depth)
             depth = inner + 1;
     }
     if (depth > VALUE_DEPTH_MAX)
-        return dhi_fail(heap, DH_E_LIMIT, "tuples nest more than %u deep", VALUE_DEPTH_MAX);
+        return dhi_fail(heap, DH_E_LIMIT, "tuples and frozensets nest more than %u deep",
+                        VALUE_DEPTH_MAX);
     if (count > VALUE_SIZE_MAX / 8)
         return dhi_fail(heap, DH_E_LIMIT, "a tuple of %zu elements is too long", count);
     int rc = dh_cell_new(heap, (count + 1) * 8, DH_REFS, &off);
@@ -170,14 +177,24 @@ int dh_tuple_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *wor
     cell[0] = dh_int((int64_t)(depth << TUPLE_DEPTH_SHIFT | count));
     if (count > 0)
         memcpy(cell + 1, words, count * 8);
-    *word_out = dh_ref(DH_T_TUPLE, off);
+    *word_out = dh_ref(type, off);
     return 0;
+}
+
+int dh_tuple_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out)
+{
+    return items_new(heap, DH_T_TUPLE, words, count, word_out);
+}
+
+int dh_frozenset_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out)
+{
+    return items_new(heap, DH_T_FROZENSET, words, count, word_out);
 }
 
 int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out, size_t *count_out)
 {
     size_t bytes;
-    const dh_word *cell = dhi_span(heap, w, DH_T_TUPLE, &bytes);
+    const dh_word *cell = dh_is_items(w) ? dhi_span(heap, w, dh_ref_type(w), &bytes) : NULL;
     uint64_t count = cell == NULL ? 0 : (uint32_t)dh_int_value(cell[0]);
     if (cell == NULL || !dh_is_int(cell[0]) || count > bytes / 8 - 1)
         return dhi_fail(heap, DH_E_CORRUPT, "tuple word %#llx is damaged", (unsigned long long)w);
@@ -188,14 +205,14 @@ int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out, siz
 
 void dh_tuple_share(dh_heap *heap, dh_word w)
 {
-    dh_word *cell = dh_deref(heap, w, DH_T_TUPLE, 8);
+    dh_word *cell = items_cell(heap, w);
     if (cell != NULL)
         dh_store(cell, dh_int(dh_int_value(cell[0]) | TUPLE_SHARED));
 }
 
 bool dh_tuple_is_shared(const dh_heap *heap, dh_word w)
 {
-    const dh_word *cell = dh_deref(heap, w, DH_T_TUPLE, 8);
+    const dh_word *cell = items_cell(heap, w);
     return cell != NULL && (dh_int_value(cell[0]) & TUPLE_SHARED) != 0;
 }
 
@@ -205,7 +222,7 @@ static void value_drop_at(dh_heap *heap, dh_word w, unsigned depth);
 
 /* The cell goes first: what a damaged file links twice, or to itself, is then met as free and not
  * followed again. Freeing leaves the bytes alone, so they can still be read (alloc.h). */
-static void tuple_drop(dh_heap *heap, dh_word w, unsigned depth)
+static void items_drop(dh_heap *heap, dh_word w, unsigned depth)
 {
     const dh_word *words;
     size_t count;
@@ -222,8 +239,8 @@ static void value_drop_at(dh_heap *heap, dh_word w, unsigned depth)
     if (!dh_is_ref(w))
         return;
     dh_type type = dh_ref_type(w);
-    if (type == DH_T_TUPLE)
-        tuple_drop(heap, w, depth);
+    if (dh_is_items(w))
+        items_drop(heap, w, depth);
     else if ((type >= DH_T_STR && type < DH_T_TUPLE) || type == DH_T_EXT)
         dh_cell_free(heap, dh_ref_off(w));
 }
@@ -233,7 +250,7 @@ void dh_value_drop(dh_heap *heap, dh_word w) { value_drop_at(heap, w, 1); }
 static int value_clone_at(dh_heap *heap, dh_word w, unsigned depth, uint64_t *budget,
                           dh_word *word_out);
 
-static int tuple_clone(dh_heap *heap, dh_word w, unsigned depth, uint64_t *budget,
+static int items_clone(dh_heap *heap, dh_word w, unsigned depth, uint64_t *budget,
                        dh_word *word_out)
 {
     const dh_word *words;
@@ -259,7 +276,7 @@ static int tuple_clone(dh_heap *heap, dh_word w, unsigned depth, uint64_t *budge
     for (; done < count && rc == 0; done += rc == 0)
         rc = value_clone_at(heap, words[done], depth + 1, budget, &copies[done]);
     if (rc == 0)
-        rc = dh_tuple_new(heap, copies, count, word_out);
+        rc = items_new(heap, dh_ref_type(w), copies, count, word_out);
     if (rc != 0)
         for (size_t i = 0; i < done; i++)
             dh_value_drop(heap, copies[i]);
@@ -296,7 +313,8 @@ static int value_clone_at(dh_heap *heap, dh_word w, unsigned depth, uint64_t *bu
         rc = dh_ext_read(heap, w, &ext);
         return rc != 0 ? rc : dh_ext_new(heap, &ext, word_out);
     case DH_T_TUPLE:
-        return tuple_clone(heap, w, depth, budget, word_out);
+    case DH_T_FROZENSET:
+        return items_clone(heap, w, depth, budget, word_out);
     default:
         return dhi_fail(heap, DH_E_CORRUPT, "word %#llx is no value", (unsigned long long)w);
     }

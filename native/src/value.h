@@ -1,5 +1,5 @@
-/* value.h -- values without identity: strings, bytes, big ints, boxed floats, tuples. Packed values
- * of richer types: ext.h.
+/* value.h -- values without identity: strings, bytes, big ints, boxed floats, tuples, frozensets.
+ * Packed values of richer types: ext.h.
  *
  * A cell of such a value belongs to exactly one slot: whoever overwrites or removes the word frees
  * it (dh_value_drop). Copying a word into a second slot needs dh_value_clone. Containers are
@@ -24,9 +24,12 @@ int dh_bigint_new(dh_heap *heap, bool is_negative, const uint8_t *magnitude, siz
                   dh_word *word_out) DH_MUST_USE;
 /* Takes the words as they are (they now belong to the tuple). */
 int dh_tuple_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out) DH_MUST_USE;
+/* The same; no two of the words are equal as keys, and all can be keys. */
+int dh_frozenset_new(dh_heap *heap, const dh_word *words, size_t count, dh_word *word_out)
+    DH_MUST_USE;
 
-/* From now on several slots may hold the tuple: dh_value_drop leaves it to the collector and
- * dh_value_clone links it. Without this a graph of tuples would be copied once for each path. */
+/* From now on several slots may hold the tuple or frozenset: dh_value_drop leaves it to the collector
+ * and dh_value_clone links it. Without this a graph of tuples would be copied once for each path. */
 void dh_tuple_share(dh_heap *heap, dh_word w);
 bool dh_tuple_is_shared(const dh_heap *heap, dh_word w);
 
@@ -37,7 +40,7 @@ int dh_bytes_read(const dh_heap *heap, dh_word w, dh_bytes_view *view_out) DH_MU
 int dh_float_read(const dh_heap *heap, dh_word w, double *d_out) DH_MUST_USE;
 int dh_bigint_read(const dh_heap *heap, dh_word w, bool *is_negative_out,
                    dh_bytes_view *magnitude_out) DH_MUST_USE;
-/* Words of a tuple, inside the arena. */
+/* Words of a tuple or frozenset, inside the arena. */
 int dh_tuple_read(const dh_heap *heap, dh_word w, const dh_word **words_out, size_t *count_out)
     DH_MUST_USE;
 
@@ -52,8 +55,9 @@ typedef struct {
     uint64_t hash;       /* SipHash-1-3 of the canonical form, key per heap                     */
     dh_word word;        /* != 0: a stored key that is this word is equal (int, short, None)    */
     uint8_t tag;         /* 'i' int in 64 bits, 'I' larger, 'f' float, 's' str, 'b' bytes,
-                            'n' None, 't' tuple, 'r' record; of packed values also 'q' a
-                            rational number that is none of the others, 'x' any other           */
+                            'n' None, 't' tuple, 'z' frozenset, 'r' record; of packed values
+                            also 'q' a rational number that is none of the others, 'x' any
+                            other                                                               */
     int64_t number;      /* for 'i', and for 'r' the serial                                     */
     const uint8_t *data; /* canonical bytes for the other tags; borrowed from the caller        */
     size_t size;
@@ -73,6 +77,10 @@ void dh_key_from_float(const dh_heap *heap, double d, uint8_t *scratch, dh_key *
 void dh_key_from_bigint(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
 /* data: canonical bytes of a tuple: concatenation of elements made by dh_key_encode. */
 void dh_key_from_tuple(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
+/* data: the same, sorted by dh_key_sort_elements. */
+void dh_key_from_frozenset(const dh_heap *heap, const uint8_t *data, size_t size, dh_key *key_out);
+/* Put elements that dh_key_encode made into the order that stands for all orders. 0 or ENOMEM. */
+int dh_key_sort_elements(uint8_t *data, size_t size) DH_MUST_USE;
 /* The canonical form of a packed value, as its packer made it: checked, and made minimal where a
  * number has several. DH_E_UNHASHABLE for tag 0, DH_E_CORRUPT for what no packer makes. scratch: as
  * for big floats; data must live as long as the key. */

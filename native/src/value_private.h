@@ -5,8 +5,8 @@
 #include "span.h"
 #include "value.h"
 
-/* Levels of tuples inside tuples. The depth stands above the count in a tuple's first word, so
- * that making one does not walk what it contains; walkers count for themselves. */
+/* Levels of tuples and frozensets inside one another. The depth stands above the count in the first
+ * word, so that making one does not walk what it contains; walkers count for themselves. */
 #define VALUE_DEPTH_MAX 1000u
 #define TUPLE_DEPTH_SHIFT 32u
 #define TUPLE_DEPTH_MASK 0xffffu

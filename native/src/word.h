@@ -35,6 +35,7 @@ typedef enum {
     DH_T_ARRAY = 12,  /* refs: container head, 4 words                                            */
     DH_T_RECORD = 13, /* refs: head and fields                                               */
     DH_T_CONTAINERS_LAST = 13,
+    DH_T_FROZENSET = 14, /* a cell like a tuple's: elements in any order, none twice      */
     DH_T_EXT = 15, /* raw: a value of a richer type, packed (ext.h)                              */
     DH_T_VALUES_LAST = 15,
     DH_T_ENTRIES = 16, /* refs: (key, value) pairs of a dict                                     */
@@ -83,6 +84,11 @@ static inline dh_off dh_ref_off(dh_word w) { return (w >> 8) << 3; }
 static inline bool dh_is_ref_to(dh_word w, dh_type type)
 {
     return (w & 0xffu) == ((dh_word)type << 3);
+}
+/* Tuples and frozensets: values made of values, in cells of one layout. */
+static inline bool dh_is_items(dh_word w)
+{
+    return dh_is_ref_to(w, DH_T_TUPLE) || dh_is_ref_to(w, DH_T_FROZENSET);
 }
 /* Containers have identity: they are linked, never copied, never freed with the slot. */
 static inline bool dh_is_container(dh_word w)

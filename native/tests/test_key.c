@@ -253,6 +253,73 @@ static void test_tuples(dh_heap *heap)
     check_is(heap, &key, empty);
 }
 
+static void shuffle(dh_word *words, unsigned count)
+{
+    for (unsigned i = count - 1; i > 0; i--) {
+        unsigned j = (unsigned)check_random_below(i + 1);
+        dh_word word = words[i];
+        words[i] = words[j];
+        words[j] = word;
+    }
+}
+
+/* {1, 2.5, None, a text, {None, -7, 2.5}}: the elements in any order, numbers in any form. */
+static dh_word some_frozenset(dh_heap *heap, size_t less)
+{
+    static const uint8_t text[] = "a text in a frozenset";
+    dh_word inner[3] = {DH_NONE, check_random_below(2) ? dh_int(-7) : float_word(heap, -7.0),
+                        float_word(heap, 2.5)};
+    dh_word words[5] = {check_random_below(2) ? DH_TRUE : float_word(heap, 1.0),
+                        float_word(heap, 2.5), DH_NONE, 0, 0};
+    dh_word made;
+    shuffle(inner, 3);
+    CHECK_EQ(dh_str_new(heap, text, sizeof text - 1, &words[3]), 0);
+    CHECK_EQ(dh_frozenset_new(heap, inner, 3, &words[4]), 0);
+    shuffle(words, 5);
+    CHECK_EQ(dh_frozenset_new(heap, words, 5 - less, &made), 0);
+    return made;
+}
+
+static void test_frozensets(dh_heap *heap)
+{
+    uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer;
+    const dh_word *words;
+    dh_word tuple, empty;
+    dh_key key;
+    size_t count;
+    dh_word first = some_frozenset(heap, 0);
+    CHECK_EQ(dh_key_from_word(heap, first, scratch, &key, &buffer), 0);
+    CHECK_EQ(key.tag, 'z');
+    for (unsigned round = 0; round < 100; round++) {
+        check_is(heap, &key, some_frozenset(heap, 0));
+        check_is_not(heap, &key, some_frozenset(heap, 1));
+    }
+    CHECK_EQ(dh_tuple_read(heap, first, &words, &count), 0);
+    CHECK_EQ(dh_tuple_new(heap, words, count, &tuple), 0);
+    check_is_not(heap, &key, tuple);
+    check_is_not(heap, &key, dh_int(1));
+    free(buffer);
+    CHECK_EQ(dh_frozenset_new(heap, NULL, 0, &empty), 0);
+    dh_key_from_tuple(heap, scratch, 0, &key);
+    CHECK_EQ(dh_key_matches(heap, &key, empty), 0);
+    dh_key_from_frozenset(heap, scratch, 0, &key);
+    check_is(heap, &key, empty);
+}
+
+/* A frozenset that holds itself is found out, not followed for ever. */
+static void test_rings_of_frozensets(dh_heap *heap)
+{
+    uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer, data[64] = {'z'};
+    dh_word two[2] = {dh_int(1), dh_int(2)}, ring;
+    dh_key key;
+    CHECK_EQ(dh_frozenset_new(heap, two, 2, &ring), 0);
+    dh_word *cell = dh_at(heap, dh_ref_off(ring));
+    cell[1] = cell[2] = ring;
+    CHECK_EQ(dh_key_from_word(heap, ring, scratch, &key, &buffer), DH_E_CORRUPT);
+    dh_key_from_frozenset(heap, data, sizeof data, &key);
+    CHECK_EQ(dh_key_matches(heap, &key, ring), DH_E_CORRUPT);
+}
+
 static void test_containers_are_no_keys(dh_heap *heap)
 {
     uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer;
@@ -301,6 +368,8 @@ int main(int argc, char **argv)
     test_other_floats(heap);
     test_texts(heap);
     test_tuples(heap);
+    test_frozensets(heap);
+    test_rings_of_frozensets(heap);
     test_containers_are_no_keys(heap);
     test_equal_keys_share_an_entry(heap);
     dh_heap_close(heap);

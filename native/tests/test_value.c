@@ -114,7 +114,7 @@ static void test_integers(dh_heap *heap)
 
 /* --- tuples ----------------------------------------------------------------------------------- */
 
-/* A random value; depth bounds the nesting of tuples. */
+/* A random value; depth bounds the nesting of tuples and frozensets. */
 static dh_word random_value(dh_heap *heap, unsigned depth)
 {
     uint8_t text[64], magnitude[20];
@@ -143,7 +143,9 @@ static dh_word random_value(dh_heap *heap, unsigned depth)
         count = check_random_below(6);
         for (size_t i = 0; i < count; i++)
             words[i] = random_value(heap, depth - 1);
-        CHECK_EQ(dh_tuple_new(heap, words, count, &word), 0);
+        CHECK_EQ(check_random_below(2) ? dh_tuple_new(heap, words, count, &word)
+                                       : dh_frozenset_new(heap, words, count, &word),
+                 0);
         return word;
     }
 }
@@ -193,8 +195,11 @@ static void test_depth_is_bounded(dh_heap *heap)
     uint64_t before = containers_allocated(heap);
     dh_word word = dh_int(1), deeper, copy;
     for (unsigned i = 0; i < 1000; i++)
-        CHECK_EQ(dh_tuple_new(heap, &word, 1, &word), 0);
+        CHECK_EQ(i % 2 ? dh_tuple_new(heap, &word, 1, &word)
+                       : dh_frozenset_new(heap, &word, 1, &word),
+                 0);
     CHECK_EQ(dh_tuple_new(heap, &word, 1, &deeper), DH_E_LIMIT);
+    CHECK_EQ(dh_frozenset_new(heap, &word, 1, &deeper), DH_E_LIMIT);
     CHECK_EQ(dh_value_clone(heap, word, &copy), 0);
     check_same(heap, word, copy);
     dh_value_drop(heap, word);
@@ -285,7 +290,9 @@ static void test_rings_of_tuples(dh_heap *heap)
     dh_key key;
     for (unsigned i = 0; i < 40; i++) {
         dh_word two[2] = {dh_int(1), dh_int(2)};
-        CHECK_EQ(dh_tuple_new(heap, two, 2, &tuples[i]), 0);
+        CHECK_EQ(i % 3 ? dh_tuple_new(heap, two, 2, &tuples[i])
+                       : dh_frozenset_new(heap, two, 2, &tuples[i]),
+                 0);
     }
     for (unsigned i = 0; i < 40; i++) {
         dh_word *cell = dh_at(heap, dh_ref_off(tuples[i]));

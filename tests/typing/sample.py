@@ -34,6 +34,14 @@ def containers(heap: dh.Heap) -> list[Any]:
     assert_type(scores, dh.SortedDict)
     assert_type(scores.bisect(36), int)
     print(scores.peekitem(0), scores.keys()[0], scores.items()[-1], list(scores.irange(1, 99)))
+    tags = heap.set({"new"})
+    assert_type(tags, dh.Set)
+    tags |= {"seen"}
+    assert_type(tags, dh.Set)
+    words: dh.Set[str] = heap.set()
+    assert_type(words | {1}, set[str | int])
+    assert_type(words & {"a"}, set[str])
+    assert_type(words.union([1.5], [2.5]), set[str | float])
     buffer = heap.buffer(4096)
     assert_type(buffer, dh.Buffer)
     memoryview(buffer)[0:4] = b"abcd"
