@@ -197,11 +197,7 @@ static int view_contains(PyObject *obj, PyObject *value)
 
 static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
 {
-    const dhp_state *state = ((sorted_view *)obj)->sorted->core->state;
-    PyTypeObject *type = Py_TYPE(other);
-    if (!PyAnySet_Check(other) && !PyDictKeys_Check(other) && !PyDictItems_Check(other) &&
-        type != state->keys_type && type != state->items_type && type != state->sorted_keys_type &&
-        type != state->sorted_items_type)
+    if (!dhp_is_set_like(((sorted_view *)obj)->sorted->core->state, other))
         Py_RETURN_NOTIMPLEMENTED;
     return dhp_setview_compare(obj, other, op);
 }
