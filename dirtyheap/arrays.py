@@ -120,9 +120,12 @@ def show(array: _native.Array) -> numpy.ndarray[Any, Any]:
     # Through an ndarray over a memoryview: np.ndarray() alone would not hold the export.
     memory = np.asarray(memoryview(array))
     try:
-        made = np.ndarray(shape, _dtype_of(dtype), memory, offset, strides)
-        if made.dtype.hasobject:
+        wanted = _dtype_of(dtype)
+        if wanted.hasobject:
             raise TypeError("a dtype with Python objects")
+        made = np.ndarray(shape, wanted, memory, offset, strides)
+        if (made.dtype, made.shape, made.strides) != (wanted, shape, strides):
+            raise TypeError(f"{wanted} of shape {shape} became {made.dtype} of shape {made.shape}")
     except (TypeError, ValueError, OverflowError) as error:
         raise HeapCorruptError(f"an array's description makes no sense to numpy: {error}") from None
     shown = array.show(made)  # another thread's, if that was faster
@@ -217,11 +220,16 @@ def _owner(value: Any) -> _native.Array | _native.Buffer | None:
             return value
         if isinstance(value, memoryview):
             value = value.obj
-        elif isinstance(value, numpy.ndarray) or type(value).__module__.startswith("numpy."):
+        elif isinstance(value, numpy.ndarray) or _is_numpys(value):
             value = getattr(value, "base", None)  # as_strided leaves a helper object in the chain
         else:
             return None
     return None
+
+
+def _is_numpys(value: object) -> bool:
+    module = type(value).__module__
+    return type(module) is str and module.startswith("numpy.")
 
 
 def _link(

@@ -175,7 +175,8 @@ static dh_word buffer_of(dhp_core *core, dhp_proxy *owner)
 PyObject *dhp_array_new(dhp_core *core, PyObject *owner, PyObject *description)
 {
     dh_word buffer, words, array;
-    if (dhp_check_writable(core) < 0 || dhp_word_from(core, description, &words) < 0)
+    if (dhp_check_writable(core) < 0 || buffer_of(core, (dhp_proxy *)owner) == 0 ||
+        dhp_word_from(core, description, &words) < 0)
         return NULL;
     if (dhp_check_writable(core) < 0 || (buffer = buffer_of(core, (dhp_proxy *)owner)) == 0)
         return NULL;

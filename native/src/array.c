@@ -236,6 +236,15 @@ static int reach(const dh_heap *heap, const dh_word *shape, const dh_word *strid
     return 0;
 }
 
+/* numpy would make axes of it. */
+static bool is_subarray(const dh_heap *heap, dh_word dtype)
+{
+    const dh_word *parts;
+    size_t count;
+    return dh_is_ref_to(dtype, DH_T_TUPLE) && dh_tuple_read(heap, dtype, &parts, &count) == 0 &&
+           count == 2;
+}
+
 static int check_description(const dh_heap *heap, dh_word description, uint64_t buffer_bytes)
 {
     const dh_word *parts, *shape, *strides;
@@ -243,6 +252,8 @@ static int check_description(const dh_heap *heap, dh_word description, uint64_t 
     uint64_t element_bytes = 0, total, offset = 0, below = 0, above = 0;
     dtype_walk walk = {heap, 0, 0};
     int rc = tuple_parts(heap, description, 4, 4, &parts, &count);
+    if (rc == 0 && is_subarray(heap, parts[0]))
+        rc = damaged(heap, "a subarray as its type");
     if (rc == 0)
         rc = dtype_bytes(&walk, parts[0], &element_bytes);
     if (rc == 0)

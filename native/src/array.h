@@ -3,7 +3,7 @@
  *   head         [0] meta   [1] ref BUFFER   [2] ref TUPLE: the description   [3] EMPTY
  *   description  (dtype, shape, strides, offset), shape and strides tuples of ints, in bytes
  *   dtype        "<f8"                          a plain type, as numpy spells it
- *                (dtype, shape)                 a subarray
+ *                (dtype, shape)                 a subarray, in a field only
  *                (bytes, flags, fields)         a structure; a field is (name, offset, dtype, title)
  *
  * Several Arrays may share one Buffer: that is how a stored view sees the stores through its base.

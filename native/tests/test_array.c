@@ -129,16 +129,23 @@ static dh_word subarray(dh_heap *heap, dh_word base, const int64_t *shape, size_
     return tuple(heap, parts, 2);
 }
 
+static int try_subarray(dh_heap *heap, dh_word base, const int64_t *shape, size_t dims)
+{
+    dh_word only = field(heap, "a", 0, subarray(heap, base, shape, dims), DH_NONE);
+    CHECK_EQ(try_dtype(heap, subarray(heap, base, shape, dims)), DH_E_CORRUPT); /* not alone */
+    return try_dtype(heap, structure(heap, 8, 0, &only, 1));
+}
+
 static void test_nested_types(dh_heap *heap)
 {
     int64_t two[] = {2}, huge[] = {(int64_t)1 << 40, (int64_t)1 << 40}, negative[] = {-1};
     dh_word f4 = text(heap, "<f4"), inner, fields[3];
 
-    CHECK_EQ(try_dtype(heap, subarray(heap, f4, two, 1)), 0);
-    CHECK_EQ(try_dtype(heap, subarray(heap, text(heap, "<f8"), two, 1)), DH_E_CORRUPT);
-    CHECK_EQ(try_dtype(heap, subarray(heap, f4, huge, 2)), DH_E_CORRUPT);
-    CHECK_EQ(try_dtype(heap, subarray(heap, f4, negative, 1)), DH_E_CORRUPT);
-    CHECK_EQ(try_dtype(heap, subarray(heap, f4, NULL, 0)), DH_E_CORRUPT);
+    CHECK_EQ(try_subarray(heap, f4, two, 1), 0);
+    CHECK_EQ(try_subarray(heap, text(heap, "<f8"), two, 1), DH_E_CORRUPT);
+    CHECK_EQ(try_subarray(heap, f4, huge, 2), DH_E_CORRUPT);
+    CHECK_EQ(try_subarray(heap, f4, negative, 1), DH_E_CORRUPT);
+    CHECK_EQ(try_subarray(heap, f4, NULL, 0), DH_E_CORRUPT);
 
     fields[0] = field(heap, "a", 0, f4, DH_NONE);
     fields[1] = field(heap, "a longer name", 6, text(heap, ">u2"), text(heap, "and a title"));

@@ -707,6 +707,61 @@ def test_unsound_descriptions_get_nowhere(heap, description):
     assert heap.verify().ok
 
 
+extents = st.one_of(
+    st.integers(-2, 20), st.sampled_from([1 << 31, 1 << 61, (1 << 62) - 1, 1 << 62])
+)
+steps = st.one_of(st.integers(-40, 40), extents, extents.map(lambda extent: -extent))
+spellings = st.one_of(
+    st.sampled_from(
+        ["<f8", "|b1", ">U2", "<M8[25s]", "|V0", "|S9", "O", "<f8,<f8", "|V99999999999"]
+    ),
+    st.text("<>|biufcmMSUV0123456789[]sn", max_size=9),
+)
+dtype_parts = st.recursive(
+    spellings,
+    lambda inner: st.one_of(
+        st.tuples(inner, st.lists(extents, max_size=2).map(tuple)),
+        st.tuples(
+            extents,
+            st.integers(0, 4),
+            st.lists(
+                st.tuples(st.sampled_from("ab"), extents, inner, st.none() | st.just("b")),
+                max_size=3,
+            ).map(tuple),
+        ),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@given(
+    dtype=dtype_parts,
+    axes=st.lists(st.tuples(extents, steps), max_size=3),
+    offset=st.integers(-8, 72),
+)
+def test_no_description_shows_memory_outside_its_buffer(shared_heap, dtype, axes, offset):
+    shape, strides = tuple(extent for extent, _ in axes), tuple(step for _, step in axes)
+    buffer = shared_heap.buffer(64)
+    try:
+        shared_heap.root["a"] = shared_heap._core.new_array(buffer, (dtype, shape, strides, offset))
+        found = shared_heap.root["a"]
+    except (ValueError, dh.HeapCorruptError):
+        return
+    assert not found.dtype.hasobject and (found.shape, found.strides) == (shape, strides)
+    if found.size and found.itemsize:
+        low, high = np.lib.array_utils.byte_bounds(found)
+        start = address(np.frombuffer(buffer, "u1"))
+        assert start <= low and high <= start + 64
+        found.tobytes() if found.nbytes < 1 << 20 else None
+
+
+@pytest.fixture(scope="module")
+def shared_heap(tmp_path_factory):
+    with dh.open(tmp_path_factory.mktemp("shared") / "heap", capacity=1 << 30) as heap:
+        yield heap
+
+
 def test_verify_finds_damaged_descriptions(heap):
     """The text of the type, written over in memory."""
     array = heap.array(4, "M8[25us]")  # a text of more than 7 bytes is a cell of its own
