@@ -21,15 +21,19 @@ OUTCOMES = (dirtyheap.HeapError, RuntimeError, LookupError, ValueError, TypeErro
 def fill(heap):
     heap.root["list"] = [[1], ["two of some length"], 3, "four", (5, [6]), {"seven": 7}]
     heap.root["dict"] = {i: [f"value {i} of some length"] for i in range(20)}
+    heap.root["set"] = {1, "two of some length", (3, frozenset({"four of some length"}))}
     heap.root["long key of the root"] = "a string of some length"
     heap.commit()
     heap.root["list"].append(["uncommitted"])
     heap.root["fresh"] = {"made": ["after the commit"]}
+    heap.root["fresh set"] = {1, *(f"element {i} of some length" for i in range(20))}
 
 
 def mutate(heap):
     heap.root["list"].clear()
     heap.root["dict"].clear()
+    heap.root["set"].clear()
+    heap.root["fresh set"].update(range(100))
     heap.root["fresh"] = ["x" * 100] * 10
 
 
@@ -43,6 +47,8 @@ def replace_everything(heap):
 def shrink(heap):
     del heap.root["list"][1:]
     heap.root["dict"].popitem()
+    heap.root["set"].pop()
+    heap.root["fresh set"].pop()
 
 
 ACTIONS = {
@@ -137,7 +143,26 @@ def operations(meddler):
         yield lambda mapping=mapping: mapping.__ior__(meddler.pairs())
         yield lambda mapping=mapping: [meddler.meddle() for _ in mapping.items()]
         yield lambda mapping=mapping: [meddler.meddle() for _ in reversed(mapping)]
+    for elements in (root["set"], root["fresh set"]):
+        yield lambda elements=elements: meddler in elements
+        yield lambda elements=elements: elements.add(meddler)
+        yield lambda elements=elements: elements.discard(meddler)
+        yield lambda elements=elements: elements.remove((1, meddler))
+        for name in (
+            "update", "intersection_update", "difference_update", "symmetric_difference_update",
+            "union", "intersection", "difference", "symmetric_difference", "isdisjoint",
+            "issubset", "issuperset",
+        ):  # fmt: skip
+            operation = getattr(elements, name)
+            yield lambda operation=operation: operation(meddler)
+            yield lambda operation=operation: operation([1, "a new one of some length", meddler])
+            yield lambda operation=operation: operation({1, meddler})
+        yield lambda elements=elements: elements == {meddler, *range(len(elements) - 1)}
+        yield lambda elements=elements: elements < {meddler, *range(len(elements) + 1)}
+        yield lambda elements=elements: elements.__ixor__({meddler: 1}.keys())
+        yield lambda elements=elements: [meddler.meddle() for _ in elements]
     heap = meddler.heap
+    yield lambda: heap.set(meddler)
     yield lambda: heap.dict(meddler.pairs())
     yield lambda: heap.list(meddler)
     yield lambda: heap.buffer(meddler)
@@ -152,6 +177,9 @@ def count_operations():
         class Core:
             def __getitem__(self, key):
                 return self
+
+            def __getattr__(self, name):
+                return None
 
         root = Core()
 
@@ -210,7 +238,8 @@ def test_everything_raises_after_close(tmp_path):
     heap.root["d"] = {"a": 1}
     heap.root["l"] = [1, 2]
     d, items, buffer = heap.root["d"], heap.root["l"], heap.buffer(10)
-    iterators = [iter(d), iter(d.items()), reversed(d), iter(items), reversed(items)]
+    s = heap.set([1, "a string of some length"])
+    iterators = [iter(d), iter(d.items()), reversed(d), iter(items), reversed(items), iter(s)]
     views = [d.keys(), d.values(), d.items()]
     heap.close()
     uses = [
@@ -227,6 +256,13 @@ def test_everything_raises_after_close(tmp_path):
         lambda: items.clear(), lambda: items.copy(), lambda: items == [], lambda: items + [1],
         lambda: items * 2, lambda: items.__imul__(2), lambda: repr(items), lambda: len(items),
         lambda: items.__setitem__(slice(0, 1), [1]), lambda: items.__delitem__(slice(0, 1)),
+        lambda: 1 in s, lambda: s.add(1), lambda: s.discard(2), lambda: s.remove(3), s.pop,
+        lambda: s.clear(), lambda: s.copy(), lambda: len(s), lambda: list(s), lambda: repr(s),
+        lambda: s == {1}, lambda: s | {1}, lambda: s & {1}, lambda: {1} - s, lambda: s ^ s,
+        lambda: s.update([]), lambda: s.update(s), lambda: s.intersection_update([]),
+        lambda: s.difference_update(s), lambda: s.symmetric_difference_update([5]),
+        lambda: s.isdisjoint([1]), lambda: s.issubset([1]), lambda: s.issuperset([1]),
+        lambda: s < s, lambda: {1} in s, lambda: dirtyheap.to_python(s),
         lambda: len(buffer), lambda: buffer[0], lambda: bytes(buffer), lambda: memoryview(buffer),
         lambda: buffer.__setitem__(0, 1), lambda: buffer == b"", lambda: repr(buffer),
         lambda: dirtyheap.to_python(d), lambda: dirtyheap.to_python(buffer),
@@ -273,6 +309,7 @@ def test_stale_after_rollback(heap):
 def test_read_only(heap):
     heap.root["d"] = {"a": [1]}
     d, items = heap.root["d"], heap.root["d"]["a"]
+    s = heap.set([1, "a string of some length"])
     heap._core.read_only = True
     assert heap._core.read_only
     used = heap.stats().allocated_bytes
@@ -285,12 +322,16 @@ def test_read_only(heap):
         lambda: items.pop(), lambda: items.remove(1), lambda: items.sort(),
         lambda: items.reverse(), lambda: items.clear(), lambda: items.__imul__(2),
         lambda: items.__setitem__(slice(0, 1), [1]), heap.dict, heap.list, lambda: heap.buffer(5),
-        lambda: heap.dict({"a": 1}), lambda: heap.list([1]),
+        lambda: heap.dict({"a": 1}), lambda: heap.list([1]), heap.set, lambda: heap.set({1}),
+        lambda: s.add(1), lambda: s.discard(object()), lambda: s.remove(5), s.pop, s.clear,
+        s.update, lambda: s.update(["another string of some length"]), lambda: s.update(s),
+        lambda: s.intersection_update([]), lambda: s.difference_update(s),
+        lambda: s.symmetric_difference_update([5]), lambda: s.__ior__({1}),
     ):  # fmt: skip
         with pytest.raises(dirtyheap.ReadOnlyError):
             use()
     assert heap.stats().allocated_bytes == used
-    assert d == {"a": [1]}
+    assert d == {"a": [1]} and s == {1, "a string of some length"}
     assert d.setdefault("a") is items
     heap._core.read_only = False
     items.append(2)
