@@ -51,6 +51,7 @@ soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's wo
 bench: $(VENV)/installed-bench ## all benchmarks, some 7 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
 	$(PY) benchmarks/bench_access.py $(ARGS)
+	$(PY) benchmarks/bench_set.py $(ARGS)
 	$(PY) benchmarks/bench_bulk.py $(ARGS)
 	$(PY) benchmarks/bench_arrays.py $(ARGS)
 	$(PY) benchmarks/bench_records.py $(ARGS)
