@@ -48,10 +48,11 @@ test-python: $(VENV)/installed-test ## pytest without the soak tests
 soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's worth of overwriting
 	$(PYTEST) -m soak $(ARGS) .
 
-bench: $(VENV)/installed-bench ## all benchmarks, some 7 minutes; ARGS=--quick for seconds
+bench: $(VENV)/installed-bench ## all benchmarks, some 10 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
 	$(PY) benchmarks/bench_access.py $(ARGS)
 	$(PY) benchmarks/bench_set.py $(ARGS)
+	$(PY) benchmarks/bench_sorted.py $(ARGS)
 	$(PY) benchmarks/bench_bulk.py $(ARGS)
 	$(PY) benchmarks/bench_arrays.py $(ARGS)
 	$(PY) benchmarks/bench_records.py $(ARGS)

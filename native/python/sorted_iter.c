@@ -8,8 +8,9 @@
 #include "sorted_type.h"
 
 typedef struct {
-    PyObject_HEAD dhp_proxy *sorted; /* owned; NULL: exhausted */
-    uint64_t version;
+    PyObject_HEAD dhp_proxy *sorted; /* owned; NULL: exhausted                               */
+    const dh_word *version_at;       /* in the head, where it stays while the handle is good */
+    dh_word version;
     uint64_t shows_count; /* of the heap when span was found */
     uint64_t start, stop; /* positions not yet visited       */
     dh_sorted_span span;
@@ -20,21 +21,24 @@ typedef struct {
 PyObject *dhp_sorted_iter_new(dhp_proxy *sorted, dhp_dict_part part, uint64_t start, uint64_t stop,
                               int is_reversed)
 {
-    uint64_t version, length;
+    const dh_word *version_at;
+    uint64_t length;
     dh_word word = dhp_word(sorted);
     if (word == 0)
         return NULL;
-    int rc = dh_sorted_version(sorted->core->heap, word, &version);
+    int rc = dh_sorted_length(sorted->core->heap, word, &length);
     if (rc == 0)
-        rc = dh_sorted_length(sorted->core->heap, word, &length);
+        rc = dh_sorted_version_at(sorted->core->heap, word, &version_at);
     if (rc != 0) {
         dhp_raise(sorted->core, rc);
         return NULL;
     }
+    dh_word version = dh_load(version_at);
     sorted_iter *self = PyObject_New(sorted_iter, sorted->core->state->sorted_iter_type);
     if (self == NULL)
         return NULL;
     self->sorted = (dhp_proxy *)Py_NewRef((PyObject *)sorted);
+    self->version_at = version_at;
     self->version = version;
     self->shows_count = 0;
     self->stop = stop < length ? stop : length;
@@ -67,17 +71,13 @@ static int iter_find_span(sorted_iter *self, dh_word word, uint64_t next)
 }
 
 /* 1 and the place in the span, 0 at the end, -1 with an exception. */
-static int iter_step(sorted_iter *self, uint64_t *slot_out)
+static inline int iter_step(sorted_iter *self, uint64_t *slot_out)
 {
-    uint64_t version;
-    dhp_core *core = self->sorted->core;
+    const dhp_core *core = self->sorted->core;
     dh_word word = dhp_word(self->sorted);
-    if (word == 0)
+    if (DH_UNLIKELY(word == 0))
         return -1;
-    int rc = dh_sorted_version(core->heap, word, &version);
-    if (DH_UNLIKELY(rc != 0))
-        return dhp_raise(core, rc);
-    if (DH_UNLIKELY(version != self->version)) {
+    if (DH_UNLIKELY(dh_load(self->version_at) != self->version)) {
         PyErr_SetString(PyExc_RuntimeError, "sorted dict changed size during iteration");
         return -1;
     }
@@ -96,14 +96,26 @@ static int iter_step(sorted_iter *self, uint64_t *slot_out)
     return 1;
 }
 
-/* Both words were read before: making objects may run Python code. */
-static PyObject *part_object(dhp_core *core, dhp_dict_part part, dh_word key_word,
-                             dh_word value_word)
+/* Objects of these are made without starting Python's collector. */
+static inline bool is_collected(dh_word w) { return dh_is_ref(w) && !dh_is_ref_to(w, DH_T_STR); }
+
+static int pair_objects(dhp_core *core, dh_word key_word, dh_word value_word, PyObject **key_out,
+                        PyObject **value_out)
+{
+    if (DH_UNLIKELY(is_collected(key_word) || is_collected(value_word)))
+        return dhp_objects_from_pair(core, key_word, value_word, key_out, value_out);
+    *key_out = dhp_raw_from(core, key_word);
+    *value_out = *key_out != NULL ? dhp_raw_from(core, value_word) : NULL;
+    if (*value_out != NULL)
+        return 0;
+    Py_XDECREF(*key_out);
+    return -1;
+}
+
+static PyObject *pair_object(dhp_core *core, dh_word key_word, dh_word value_word)
 {
     PyObject *key, *value;
-    if (part != DHP_ITEMS)
-        return dhp_object_from(core, part == DHP_KEYS ? key_word : value_word);
-    if (dhp_objects_from_pair(core, key_word, value_word, &key, &value) < 0)
+    if (pair_objects(core, key_word, value_word, &key, &value) < 0)
         return NULL;
     PyObject *pair = PyTuple_New(2);
     if (pair == NULL) {
@@ -123,9 +135,14 @@ static PyObject *iter_next(PyObject *obj)
     if (self->sorted == NULL)
         return NULL;
     int rc = iter_step(self, &slot);
-    if (DH_LIKELY(rc == 1))
-        return part_object(self->sorted->core, self->part, dh_load(&self->span.keys[slot]),
-                           dh_load(&self->span.values[slot]));
+    if (DH_LIKELY(rc == 1)) {
+        dhp_core *core = self->sorted->core;
+        if (self->part == DHP_ITEMS)
+            return pair_object(core, dh_load(&self->span.keys[slot]),
+                               dh_load(&self->span.values[slot]));
+        return dhp_object_from(core, dh_load(self->part == DHP_KEYS ? &self->span.keys[slot]
+                                                                    : &self->span.values[slot]));
+    }
     if (rc == 0)
         Py_CLEAR(self->sorted);
     return NULL;

@@ -28,12 +28,12 @@ int dh_sorted_length(const dh_heap *heap, dh_word sorted, uint64_t *length_out)
     return rc;
 }
 
-int dh_sorted_version(const dh_heap *heap, dh_word sorted, uint64_t *version_out)
+int dh_sorted_version_at(const dh_heap *heap, dh_word sorted, const dh_word **version_out)
 {
     const dh_word *head = dh_deref(heap, sorted, DH_T_SORTED, DH_HEAD_BYTES);
     if (DH_UNLIKELY(head == NULL))
         return dhi_sorted_corrupt(heap, "head");
-    *version_out = (uint64_t)dh_int_value(dh_load(&head[SORTED_VERSION]));
+    *version_out = &head[SORTED_VERSION];
     return 0;
 }
 

@@ -35,9 +35,11 @@ typedef struct {
 
 int dh_sorted_new(dh_heap *heap, dh_word *sorted_out) DH_MUST_USE;
 int dh_sorted_length(const dh_heap *heap, dh_word sorted, uint64_t *length_out) DH_MUST_USE;
-/* A number that changes with every insertion and deletion (not with overwriting a value). Together
- * with heap->shows_count it says whether spans are still good. */
-int dh_sorted_version(const dh_heap *heap, dh_word sorted, uint64_t *version_out) DH_MUST_USE;
+/* Where a word stands that changes with every insertion and deletion (not with overwriting a value).
+ * Together with heap->shows_count it says whether spans are still good. It stays there as long as the
+ * container. */
+int dh_sorted_version_at(const dh_heap *heap, dh_word sorted, const dh_word **version_out)
+    DH_MUST_USE;
 
 /* DH_E_ABSENT when there is no such key. */
 int dh_sorted_get(const dh_heap *heap, dh_word sorted, const dh_key *key, dh_word *value_out)
