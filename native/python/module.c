@@ -19,8 +19,9 @@ PyDoc_STRVAR(
     "Return a plain deep copy of a heap value.\n\n"
     "Dict, SortedDict, List, Set and Buffer become dict, dict in the order of its keys, list,\n"
     "set and bytearray, also inside plain dicts, lists and tuples; cycles and shared references "
-    "are kept. "
-    "Anything else is returned as it is.\nO(what is reachable).\n\n"
+    "are kept.\n"
+    "An ndarray of the heap becomes one with memory of its own. Anything else is returned as it "
+    "is.\nO(what is reachable).\n\n"
     ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
     "[]");
 static PyObject *module_to_python(PyObject *module, PyObject *obj)

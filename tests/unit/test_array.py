@@ -479,6 +479,33 @@ def test_every_way_to_store_and_read(heap):
     assert heap.verify().ok
 
 
+@dh.record
+class Measured:
+    name: str
+    values: Any = None
+
+
+def test_the_other_containers_hold_arrays_too(heap):
+    array = heap.array(4, fill=1)
+    heap.root["sorted"] = heap.sorted_dict()
+    heap.root["record"] = heap.new(Measured, name="first", values=array)
+    ordered, record = heap.root["sorted"], heap.root["record"]
+    ordered["a"], ordered["b"] = np.arange(3), array[::2]
+    assert type(ordered.setdefault("c", np.arange(2))) is np.ndarray
+    record.values[0] = 9
+    assert record.values is array and ordered["b"][0] == 9
+    assert [value.tolist() for value in ordered.values()] == [[0, 1, 2], [9, 1], [0, 1]]
+    same(ordered.peekitem(0)[1], np.arange(3))
+    for copied in (dh.to_python(heap.root), copy.deepcopy(heap.root)):
+        assert copied["record"]["values"].tolist() == [9, 1, 1, 1]
+        assert not np.shares_memory(copied["record"]["values"], array)
+        assert not np.shares_memory(copied["sorted"]["b"], array)
+    same(ordered.pop("a"), np.arange(3))
+    with pytest.raises(TypeError, match="unhashable"):
+        heap.set([array])
+    assert heap.verify().ok
+
+
 # --- identity and life ----------------------------------------------------------------------------
 
 
