@@ -5,6 +5,7 @@ Each assert_type is a promise about an annotation of the public API.
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -23,6 +24,25 @@ def open_and_commit(path: Path) -> int:
         assert_type(commit, dh.Commit)
         assert_type(commit.bytes_written, int)
         return commit.id
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def register_types(path: Path) -> object:
+    assert_type(dh.register(Money, lambda money: money.cents, Money), type[Money])
+    assert_type(dh.register(Colour, name="colour"), type[Colour])
+    with dh.open(path, allow_pickle=True) as heap:
+        heap.root["at"] = Money(1)
+        heap.root["any"] = dh.Pickled({1, 2})
+        found = heap.root["at"]
+        return found.name if isinstance(found, dh.Unknown) else found
 
 
 def containers(heap: dh.Heap) -> list[Any]:

@@ -375,6 +375,31 @@ def test_copies_between_heaps(tmp_path):
         assert all(map(same, copied, NUMBERS))
 
 
+def test_values_in_sets(tmp_path):
+    plain = set(HASHABLE)
+    with dh.open(tmp_path / "h") as heap:
+        heap.root["set"] = plain
+        heap.root["frozen"] = [frozenset(plain), (frozenset([Decimal("0.1")]), 1)]
+        heap.root[frozenset([dt.date(2024, 1, 1), Fraction(1, 10)])] = "found"
+        heap.root["set"] |= {Decimal("7.5"), (Decimal(1), None)}
+        heap.commit()
+    with dh.open(tmp_path / "h") as heap:
+        found = heap.root["set"]
+        assert heap.verify().problems == 0
+        assert all(value in found for value in plain)
+        assert Fraction(15, 2) in found
+        assert found == plain | {Decimal("7.5"), (1, None)}
+        found.discard(7.5)
+        found.remove((Fraction(1), None))
+        assert sorted(map(str, map(facts, found))) == sorted(map(str, map(facts, plain)))
+        assert dh.to_python(heap.root)["set"] == plain
+        assert heap.root["frozen"][0] == plain
+        assert heap.root["frozen"][1] == (frozenset([Fraction(1, 10)]), 1)
+        assert heap.root[frozenset([Decimal("0.1"), dt.date(2024, 1, 1)])] == "found"
+        while found:
+            assert found.pop() in plain
+
+
 def test_shared_tuples_stay_shared(heap):
     pair = (Decimal(1), [1])
     heap.root["x"] = [pair, pair, (pair, pair)]
