@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from collections.abc import Set as _AbstractSet
 from contextlib import AbstractContextManager
-from types import GenericAlias
+from types import GenericAlias, MappingProxyType
 from typing import (
     Any,
     Generic,
@@ -332,7 +332,7 @@ class Record(Container):
     def __hash__(self) -> int: ...
     def __copy__(self) -> dict[str, Any]: ...
 
-record_classes: dict[str, RecordSchema]
+record_classes: MappingProxyType[str, RecordSchema]
 
 @final
 class RecordSchema:
@@ -361,6 +361,7 @@ class RecordSchema:
         /,
     ) -> None: ...
     def register(self, names: tuple[str, ...], /) -> None: ...
+    def forget(self) -> None: ...
 
 @final
 class RecordField:

@@ -80,7 +80,11 @@ static int add_records(PyObject *module, dhp_state *state)
         add_type(module, &dhp_schema_spec, "RecordSchema", &state->schema_type) < 0 ||
         add_type(module, &dhp_field_spec, "RecordField", &state->field_type) < 0)
         return -1;
-    return PyModule_AddObjectRef(module, "record_classes", state->record_classes);
+    /* Read-only: what stands in it is borrowed by the stored classes of every heap. */
+    PyObject *shown = PyDictProxy_New(state->record_classes);
+    int rc = shown != NULL ? PyModule_AddObjectRef(module, "record_classes", shown) : -1;
+    Py_XDECREF(shown);
+    return rc;
 }
 
 static int add_types(PyObject *module, dhp_state *state)

@@ -370,6 +370,28 @@ static PyObject *schema_set_types(PyObject *obj, PyObject *types)
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(forget_doc, "forget($self, /)\n--\n\n"
+                         "Read records as the owner no more, whatever their name.");
+static PyObject *schema_forget(PyObject *obj, PyObject *ignored)
+{
+    dhp_state *state = PyType_GetModuleState(Py_TYPE(obj));
+    PyObject *names = state != NULL ? PyDict_Keys(state->record_classes) : NULL;
+    (void)ignored;
+    if (names == NULL)
+        return NULL;
+    Py_ssize_t count = PyList_Size(names);
+    int rc = 0;
+    ((dhp_schema *)obj)->is_retired = true;
+    state->records_version++;
+    for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
+        PyObject *name = PyList_GetItem(names, i);
+        if (PyDict_GetItemWithError(state->record_classes, name) == obj)
+            rc = PyDict_DelItem(state->record_classes, name);
+    }
+    Py_DECREF(names);
+    return rc == 0 ? Py_NewRef(Py_None) : NULL;
+}
+
 static PyObject *schema_get_name(PyObject *obj, void *closure)
 {
     (void)closure;
@@ -392,6 +414,7 @@ static PyGetSetDef schema_getset[] = {
 static PyMethodDef schema_methods[] = {
     {"set_types", schema_set_types, METH_O, set_types_doc},
     {"register", schema_register, METH_O, register_doc},
+    {"forget", schema_forget, METH_NOARGS, forget_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -364,7 +364,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.heap.close()
         self.held.clear()
         self.show(self.committed)
-        schema = dh._native.record_classes.pop(NAME)
+        self.cls.__dh_schema__.forget()
         try:
             with dh.open(self.directory / "heap") as heap:
                 for place, number in self.places.items():
@@ -372,8 +372,7 @@ class RecordMachine(RuleBasedStateMachine):
                     assert type(found) is not self.cls
                     assert set(dh.asdict(found)) == set(self.records[number].fields)
         finally:
-            dh._native.record_classes[NAME] = schema
-        self.open()
+            self.open()
 
     @invariant()
     def places_are_right(self) -> None:
