@@ -166,7 +166,7 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if name in self.module_names or hasattr(builtins, name):
             raise KeyError(name)
-        for schema in reversed(record_classes.values()):
+        for schema in reversed(list(record_classes.values())):
             if schema.owner.__name__ == name:
                 return schema.owner
         raise KeyError(name)

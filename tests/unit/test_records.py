@@ -6,6 +6,7 @@ import collections.abc
 import copy
 import dataclasses
 import datetime
+import decimal
 import enum
 import functools
 import gc
@@ -464,6 +465,54 @@ def test_enums_and_other_instances_pass_the_type(heap: dh.Heap) -> None:
             assert "must be" not in str(error)
         else:
             assert getattr(setting, name) is value
+
+
+def test_fields_of_richer_types(heap: dh.Heap) -> None:
+    numpy = pytest.importorskip("numpy")
+
+    @dh.record
+    class Rich:
+        tags: set[str] = dh.field(default_factory=set)
+        fixed: frozenset[int] = frozenset()
+        when: datetime.datetime | None = None
+        day: datetime.date | None = None
+        amount: decimal.Decimal = decimal.Decimal("1.5")
+        path: Path | None = None
+        numbers: numpy.ndarray | None = None
+        index: dh.SortedDict | None = None
+        wave: complex = 0
+
+    record = heap.root["r"] = heap.new(Rich)
+    for name, good, bad in [
+        ("tags", {"a", "b"}, ["a"]),
+        ("fixed", frozenset({1, (2, "a text of some length")}), {1}),
+        ("when", datetime.datetime(2020, 1, 2), datetime.date(2020, 1, 2)),
+        ("day", datetime.datetime(2020, 1, 2), "2020-01-02"),
+        ("amount", decimal.Decimal("7.25"), 7.25),
+        ("path", Path("/a/b"), "/a/b"),
+        ("numbers", numpy.arange(5), [1, 2]),
+        ("index", heap.sorted_dict({2: 1, 1: 2}), {2: 1}),
+        ("wave", 1j, "1j"),
+    ]:
+        setattr(record, name, good)
+        for _ in range(2):
+            assert numpy.array_equal(getattr(record, name), good)
+            with pytest.raises(TypeError, match=f"{name} must be"):
+                setattr(record, name, bad)
+    plain = dh.asdict(record)
+    assert type(plain["tags"]) is set
+    assert plain["when"] == datetime.datetime(2020, 1, 2)
+    record.numbers[2] = 50
+    record.tags.add("c")
+    heap.commit()
+    assert (record.numbers[2], len(heap.root["r"].tags)) == (50, 3)
+    assert "2020" in repr(record)
+    heap.root["set"] = heap.set([record])
+    assert record in heap.root["set"]
+    assert heap.new(Rich) not in heap.root["set"]
+    heap.collect()
+    assert heap.verify().ok
+    assert record.fixed == {1, (2, "a text of some length")}
 
 
 # --- what a class may say -------------------------------------------------------------------------
