@@ -103,8 +103,14 @@ PyType_Spec dhp_set_iter_spec = {"dirtyheap._native.SetIterator", sizeof(set_ite
 int dhp_set_put(dhp_core *core, PyObject *plain, dh_word word)
 {
     PyObject *element = dhp_raw_from(core, word);
-    int rc = element != NULL ? PySet_Add(plain, element) : -1;
-    Py_XDECREF(element);
+    if (element == NULL)
+        return -1;
+    int rc = PySet_Add(plain, element);
+    Py_DECREF(element);
+    if (rc < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) { /* no hash: a damaged file */
+        PyErr_Clear();
+        dhp_raise(core, DH_E_CORRUPT);
+    }
     return rc;
 }
 

@@ -265,6 +265,140 @@ static void test_no_memory(dh_heap *heap, uint64_t length)
     model_close(&m);
 }
 
+/* --- two sets --------------------------------------------------------------------------------- */
+
+/* Two sets below one root, with random elements. */
+static void pair_open(model pair[2], dh_heap *heap, uint64_t keys_count,
+                      const uint64_t adds_count[2])
+{
+    dh_word list;
+    CHECK_EQ(dh_list_new(heap, &list), 0);
+    containers_root(heap, list);
+    for (unsigned i = 0; i < 2; i++) {
+        model *m = &pair[i];
+        memset(m, 0, sizeof *m);
+        m->heap = heap;
+        m->keys_count = keys_count;
+        m->order = calloc(keys_count, sizeof *m->order);
+        CHECK(m->order != NULL);
+        CHECK_EQ(dh_set_new(heap, &m->set), 0);
+        CHECK_EQ(dh_list_append(heap, list, m->set), 0);
+        for (uint64_t n = 0; n < adds_count[i]; n++)
+            CHECK_EQ(model_add(m, check_random_below(keys_count)), 0);
+    }
+}
+
+enum { MERGE, KEEP, TAKE_OUT, TOGGLE, CHANGES_COUNT };
+
+static int change_set(model pair[2], unsigned change)
+{
+    dh_heap *heap = pair[0].heap;
+    switch (change) {
+    case MERGE:
+        return dh_set_merge(heap, pair[0].set, pair[1].set);
+    case TOGGLE:
+        return dh_set_toggle(heap, pair[0].set, pair[1].set);
+    default:
+        return dh_set_subtract(heap, pair[0].set, pair[1].set, change == TAKE_OUT);
+    }
+}
+
+/* The same to the model; what is added comes in the order of the other set. */
+static void change_model(model pair[2], unsigned change)
+{
+    model *m = &pair[0], *other = &pair[1];
+    uint64_t clock = m->clock;
+    m->length = 0;
+    for (uint64_t k = 0; k < m->keys_count; k++) {
+        bool mine = m->order[k] != 0, theirs = other->order[k] != 0;
+        bool stays = change == MERGE  ? mine || theirs
+                     : change == KEEP ? mine && theirs
+                                      : mine && !theirs;
+        if (change == TOGGLE)
+            stays = mine != theirs;
+        if (!stays)
+            m->order[k] = 0;
+        else if (!mine)
+            m->order[k] = clock + other->order[k];
+        m->length += stays;
+    }
+    m->clock = clock + other->clock;
+}
+
+static void check_questions(const model pair[2])
+{
+    bool any = false, all = true;
+    for (uint64_t k = 0; k < pair[0].keys_count; k++) {
+        any = any || (pair[0].order[k] != 0 && pair[1].order[k] != 0);
+        all = all && (pair[0].order[k] != 0 || pair[1].order[k] == 0);
+    }
+    CHECK_EQ(dh_set_has_any(pair[0].heap, pair[0].set, pair[1].set), any);
+    CHECK_EQ(dh_set_has_all(pair[0].heap, pair[0].set, pair[1].set), all);
+}
+
+static void test_two_sets(dh_heap *heap, uint64_t keys_count, unsigned rounds)
+{
+    for (unsigned round = 0; round < rounds; round++) {
+        model pair[2];
+        uint64_t adds[2] = {check_random_below(keys_count), check_random_below(keys_count)};
+        adds[round % 2] /= 1 + check_random_below(20);
+        pair_open(pair, heap, keys_count, adds);
+        for (unsigned step = 0; step < 3; step++) {
+            unsigned change = (unsigned)check_random_below(CHANGES_COUNT);
+            check_questions(pair);
+            CHECK_EQ(change_set(pair, change), 0);
+            change_model(pair, change);
+            model_check(&pair[0]);
+            model_check(&pair[1]);
+        }
+        containers_verify(heap);
+        for (unsigned i = 0; i < 2; i++)
+            model_close(&pair[i]);
+    }
+}
+
+/* Refuse the n-th allocation and all after it: done whole, or nothing changed. */
+static void test_two_sets_without_memory(dh_heap *heap, unsigned change)
+{
+    const uint64_t adds[2] = {60, 60};
+    for (uint64_t n = 0;; n++) {
+        model pair[2];
+        pair_open(pair, heap, 100, adds);
+        CHECK_EQ(dh_fault_set("alloc.cell", n, DH_E_FULL), 0);
+        int rc = change_set(pair, change);
+        CHECK_EQ(dh_fault_set(NULL, 0, 0), 0);
+        CHECK(rc == 0 || rc == DH_E_FULL);
+        if (rc == 0)
+            change_model(pair, change);
+        model_check(&pair[0]);
+        model_check(&pair[1]);
+        containers_verify(heap);
+        for (unsigned i = 0; i < 2; i++)
+            model_close(&pair[i]);
+        if (rc == 0)
+            break;
+        CHECK(n < 200);
+    }
+}
+
+static void test_a_set_and_itself(dh_heap *heap)
+{
+    for (unsigned change = 0; change < CHANGES_COUNT; change++) {
+        model m;
+        model_open(&m, heap, 30);
+        for (uint64_t k = 0; k < 30; k++)
+            CHECK_EQ(model_add(&m, k), 0);
+        CHECK_EQ(dh_set_has_all(heap, m.set, m.set), 1);
+        CHECK_EQ(dh_set_has_any(heap, m.set, m.set), 1);
+        model same[2] = {m, m};
+        CHECK_EQ(change_set(same, change), 0);
+        uint64_t length;
+        CHECK_EQ(dh_set_length(heap, m.set, &length), 0);
+        CHECK_EQ(length, change == MERGE || change == KEEP ? 30 : 0);
+        model_close(&m);
+    }
+}
+
 /* --- hostile keys ----------------------------------------------------------------------------- */
 
 enum { HOSTILE_COUNT = 100000 };
@@ -448,6 +582,12 @@ int main(int argc, char **argv)
     test_smaller_than_a_dict(heap);
     for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
         test_no_memory(heap, lengths[i]);
+    test_two_sets(heap, 8, 100);
+    test_two_sets(heap, 600, 60 / SCALE);
+    test_two_sets(heap, 12000, 8 / SCALE);
+    for (unsigned change = 0; change < CHANGES_COUNT; change++)
+        test_two_sets_without_memory(heap, change);
+    test_a_set_and_itself(heap);
     test_hostile_keys(heap, hostile_int);
     test_hostile_keys(heap, hostile_text);
     test_wrong_width(heap);
