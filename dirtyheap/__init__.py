@@ -8,7 +8,7 @@
 1
 """
 
-from ._native import Buffer, Dict, List, Record, Set, SortedDict, to_python
+from ._native import Buffer, Deque, Dict, List, Record, Set, SortedDict, to_python
 from .errors import (
     CommitError,
     HeapClosedError,
@@ -36,6 +36,7 @@ __all__ = [
     "CollectStats",
     "Commit",
     "CommitError",
+    "Deque",
     "Dict",
     "Heap",
     "HeapClosedError",

@@ -394,6 +394,13 @@ class Heap:
         made: _Result = self._core.new_record(cls, *args, **fields)
         return made
 
+    def deque(
+        self, initial: Iterable[Any] | None = None, maxlen: int | None = None
+    ) -> _native.Deque:
+        """A new Deque in this heap, linked to nothing yet; copies the initial contents in. With
+        ``maxlen`` it never gets longer: what is added at one end pushes out at the other."""
+        return self._core.new_deque(initial, maxlen)
+
     def buffer(self, initial: int | bytes | bytearray | memoryview) -> _native.Buffer:
         """A new Buffer: ``initial`` zero bytes, or a copy of bytes. It takes whole pages.
 

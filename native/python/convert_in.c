@@ -345,7 +345,8 @@ static int word_from_scalar(conversion *c, PyObject *obj, dh_word *word_out)
         return dh_float_fits(d, word_out) ? 1 : made(c, dh_float_new(c->core->heap, d, word_out));
     }
     if (type == &PyDict_Type || type == &PyList_Type || type == &PyTuple_Type ||
-        type == &PySet_Type || type == &PyFrozenSet_Type)
+        type == &PySet_Type || type == &PyFrozenSet_Type ||
+        type == c->core->state->plain_deque_type)
         return 0;
     if (dhp_is_proxy(c->core->state, obj))
         return word_from_proxy(c, obj, word_out);
@@ -505,6 +506,39 @@ static int copy_list(conversion *c, PyObject *list, dh_word *word_out)
     return 0;
 }
 
+/* The elements are listed first: there is no other way to them without an iterator. */
+static int fill_deque(conversion *c, PyObject *deque, dh_word copy)
+{
+    PyObject *elements = PySequence_List(deque);
+    Py_ssize_t count = elements != NULL ? PyList_Size(elements) : -1;
+    int rc = count < 0 ? raised(c) : 0;
+    for (Py_ssize_t i = 0; rc == 0 && i < count; i++) {
+        dh_word item;
+        rc = word_from_any(c, PyList_GetItem(elements, i), &item);
+        if (rc != 0)
+            note_index(c, i);
+        else if ((rc = dh_list_append(c->core->heap, copy, item)) != 0)
+            rc = stop_with_code(c, rc);
+    }
+    Py_XDECREF(elements);
+    return rc;
+}
+
+static int copy_deque(conversion *c, PyObject *deque, dh_word *word_out)
+{
+    PyObject *maxlen_obj = PyObject_GetAttrString(deque, "maxlen");
+    uint64_t maxlen = DH_DEQUE_UNBOUNDED;
+    if (maxlen_obj != NULL && maxlen_obj != Py_None)
+        maxlen = PyLong_AsUnsignedLongLong(maxlen_obj);
+    Py_XDECREF(maxlen_obj);
+    if (PyErr_Occurred())
+        return raised(c);
+    int rc = dh_deque_new(c->core->heap, maxlen, word_out);
+    if (rc != 0)
+        return stop_with_code(c, rc);
+    return memo_add(c, deque, *word_out) < 0 ? -1 : fill_deque(c, deque, *word_out);
+}
+
 /* One entry of a plain dict into the copy. */
 static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *value_obj)
 {
@@ -594,11 +628,12 @@ static int copy_container(conversion *c, PyObject *obj, dh_word *word_out)
     }
     if (Py_EnterRecursiveCall(" while a value is copied into a heap") != 0)
         return raised(c);
-    int rc = type == &PyDict_Type    ? copy_dict(c, obj, word_out)
-             : type == &PyList_Type  ? copy_list(c, obj, word_out)
-             : type == &PySet_Type   ? copy_set(c, obj, word_out)
-             : type == &PyTuple_Type ? copy_tuple(c, obj, word_out)
-                                     : copy_frozenset(c, obj, word_out);
+    int rc = type == &PyDict_Type        ? copy_dict(c, obj, word_out)
+             : type == &PyList_Type      ? copy_list(c, obj, word_out)
+             : type == &PySet_Type       ? copy_set(c, obj, word_out)
+             : type == &PyTuple_Type     ? copy_tuple(c, obj, word_out)
+             : type == &PyFrozenSet_Type ? copy_frozenset(c, obj, word_out)
+                                         : copy_deque(c, obj, word_out);
     Py_LeaveRecursiveCall();
     return rc;
 }

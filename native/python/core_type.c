@@ -234,6 +234,20 @@ static PyObject *core_new_sorted_dict(PyObject *obj, PyObject *args)
     return (PyObject *)made;
 }
 
+PyDoc_STRVAR(new_deque_doc,
+             "new_deque($self, initial=None, maxlen=None, /)\n--\n\n"
+             "Make a Deque that nothing in the heap refers to yet.\n\n"
+             "initial: an iterable. maxlen: the length that is never exceeded. Until "
+             "it is stored somewhere\n"
+             "below the root, only Python's reference keeps it. O(len(initial)).");
+static PyObject *core_new_deque(PyObject *obj, PyObject *args)
+{
+    PyObject *initial = Py_None, *maxlen = Py_None;
+    if (!PyArg_ParseTuple(args, "|OO:new_deque", &initial, &maxlen))
+        return NULL;
+    return dhp_deque_new((dhp_core *)obj, initial, maxlen);
+}
+
 static PyObject *buffer_of_size(dhp_core *self, Py_ssize_t size, const void *content)
 {
     dh_word word;
@@ -437,6 +451,7 @@ static PyMethodDef core_methods[] = {
     {"new_list", core_new_list, METH_VARARGS, new_list_doc},
     {"new_set", core_new_set, METH_VARARGS, new_set_doc},
     {"new_sorted_dict", core_new_sorted_dict, METH_VARARGS, new_sorted_dict_doc},
+    {"new_deque", core_new_deque, METH_VARARGS, new_deque_doc},
     {"block", core_block, METH_VARARGS, block_doc},
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {"owns", core_owns, METH_O, owns_doc},

@@ -8,7 +8,7 @@
 
 enum { NOT_FOUND = -1, FAILED = -2, OPAQUE = -3 };
 
-static int is_scalar(PyObject *value)
+int dhp_list_is_scalar(PyObject *value)
 {
     PyTypeObject *type = Py_TYPE(value);
     return type == &PyLong_Type || type == &PyUnicode_Type || type == &PyFloat_Type ||
@@ -105,16 +105,16 @@ static Py_ssize_t scan_scalar(dhp_proxy *self, PyObject *value, Py_ssize_t start
     return found;
 }
 
-static Py_ssize_t scan(dhp_proxy *self, PyObject *value, Py_ssize_t start, Py_ssize_t stop,
-                       Py_ssize_t *count_out)
+Py_ssize_t dhp_list_scan(dhp_proxy *self, PyObject *value, Py_ssize_t start, Py_ssize_t stop,
+                         Py_ssize_t *count_out)
 {
-    return is_scalar(value) ? scan_scalar(self, value, start, stop, count_out)
-                            : scan_objects(self, value, start, stop, count_out);
+    return dhp_list_is_scalar(value) ? scan_scalar(self, value, start, stop, count_out)
+                                     : scan_objects(self, value, start, stop, count_out);
 }
 
 int dhp_list_contains(PyObject *self, PyObject *value)
 {
-    Py_ssize_t found = scan((dhp_proxy *)self, value, 0, PY_SSIZE_T_MAX, NULL);
+    Py_ssize_t found = dhp_list_scan((dhp_proxy *)self, value, 0, PY_SSIZE_T_MAX, NULL);
     return found == FAILED ? -1 : found >= 0;
 }
 
@@ -123,7 +123,7 @@ const char dhp_list_count_doc[] = "count($self, value, /)\n--\n\n"
 PyObject *dhp_list_count(PyObject *self, PyObject *value)
 {
     Py_ssize_t count = 0;
-    if (scan((dhp_proxy *)self, value, 0, PY_SSIZE_T_MAX, &count) == FAILED)
+    if (dhp_list_scan((dhp_proxy *)self, value, 0, PY_SSIZE_T_MAX, &count) == FAILED)
         return NULL;
     return PyLong_FromSsize_t(count);
 }
@@ -149,21 +149,30 @@ static int bound_of(dhp_proxy *self, PyObject *arg, Py_ssize_t *bound_out)
     return 0;
 }
 
+int dhp_list_index_bounds(dhp_proxy *self, PyObject *const *args, Py_ssize_t nargs,
+                          Py_ssize_t *start_out, Py_ssize_t *stop_out)
+{
+    *start_out = 0;
+    *stop_out = PY_SSIZE_T_MAX;
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "index expected 1 to 3 arguments, got %zd", nargs);
+        return -1;
+    }
+    if (nargs > 1 && bound_of(self, args[1], start_out) < 0)
+        return -1;
+    return nargs > 2 ? bound_of(self, args[2], stop_out) : 0;
+}
+
 const char dhp_list_index_doc[] = "index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
                                   "Return the first index of value in [start, stop). O(len).\n\n"
                                   "Raises ValueError when it is not there.";
 PyObject *dhp_list_index(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
-    Py_ssize_t start = 0, stop = PY_SSIZE_T_MAX;
-    if (nargs < 1 || nargs > 3) {
-        PyErr_Format(PyExc_TypeError, "index expected 1 to 3 arguments, got %zd", nargs);
+    Py_ssize_t start, stop;
+    if (dhp_list_index_bounds(self, args, nargs, &start, &stop) < 0)
         return NULL;
-    }
-    if ((nargs > 1 && bound_of(self, args[1], &start) < 0) ||
-        (nargs > 2 && bound_of(self, args[2], &stop) < 0))
-        return NULL;
-    Py_ssize_t found = scan(self, args[0], start, stop, NULL);
+    Py_ssize_t found = dhp_list_scan(self, args[0], start, stop, NULL);
     if (found >= 0)
         return PyLong_FromSsize_t(found);
     if (found == NOT_FOUND)
@@ -179,7 +188,7 @@ PyObject *dhp_list_remove(PyObject *obj, PyObject *value)
     dhp_proxy *self = (dhp_proxy *)obj;
     if (dhp_word_for_store(self) == 0)
         return NULL;
-    Py_ssize_t found = scan(self, value, 0, PY_SSIZE_T_MAX, NULL);
+    Py_ssize_t found = dhp_list_scan(self, value, 0, PY_SSIZE_T_MAX, NULL);
     if (found == NOT_FOUND)
         PyErr_SetString(PyExc_ValueError, "list.remove(x): x not in list");
     if (found < 0)

@@ -83,8 +83,10 @@ static PyObject *elements_of(PyObject *iterable)
 int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size_t *count_out,
                    PyObject **keep_out)
 {
+    PyTypeObject *type = Py_TYPE(iterable);
     *keep_out = NULL;
-    if (Py_TYPE(iterable) == core->state->list_type && ((dhp_proxy *)iterable)->core == core)
+    if ((type == core->state->list_type || type == core->state->deque_type) &&
+        ((dhp_proxy *)iterable)->core == core)
         return words_from_list(core, (dhp_proxy *)iterable, words_out, count_out);
     PyObject *plain = PyList_CheckExact(iterable) || PyTuple_CheckExact(iterable)
                           ? Py_NewRef(iterable)

@@ -101,7 +101,7 @@ static PyObject *list_extend_method(PyObject *self, PyObject *iterable)
 }
 
 PyDoc_STRVAR(insert_doc, "insert($self, index, value, /)\n--\n\n"
-                         "Put a value before index. O(len - index).");
+                         "Put a value before index. O(log len); writes a handful of pages.");
 static PyObject *list_insert(PyObject *obj, PyObject *args)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -122,13 +122,13 @@ static PyObject *list_insert(PyObject *obj, PyObject *args)
 }
 
 /* The place to pop from, counted from the start; -1 with an exception. */
-static Py_ssize_t pop_place(dhp_proxy *self, Py_ssize_t index)
+static Py_ssize_t pop_place(dhp_proxy *self, Py_ssize_t index, const char *empty_text)
 {
     Py_ssize_t length = dhp_list_length((PyObject *)self);
     if (length < 0 || dhp_word_for_store(self) == 0)
         return -1;
     if (length == 0) {
-        PyErr_SetString(PyExc_IndexError, "pop from empty list");
+        PyErr_SetString(PyExc_IndexError, empty_text);
         return -1;
     }
     if (index < 0)
@@ -141,9 +141,10 @@ static Py_ssize_t pop_place(dhp_proxy *self, Py_ssize_t index)
 }
 
 /* With Python's collector paused: the word to pop and its place. */
-static Py_ssize_t pop_look(dhp_proxy *self, Py_ssize_t index, dh_word *word_out)
+static Py_ssize_t pop_look(dhp_proxy *self, Py_ssize_t index, const char *empty_text,
+                           dh_word *word_out)
 {
-    Py_ssize_t place = pop_place(self, index);
+    Py_ssize_t place = pop_place(self, index, empty_text);
     int rc = 0;
     if (place >= 0)
         rc = dh_list_get(self->core->heap, self->handle.word, (uint64_t)place, word_out);
@@ -152,19 +153,19 @@ static Py_ssize_t pop_look(dhp_proxy *self, Py_ssize_t index, dh_word *word_out)
 
 /* The value first, then out with it: one that cannot be unpacked stays. Unpacking runs Python code,
  * so look again afterwards. 1: done, 0: something else stands there now, -1. */
-static int pop_once(dhp_proxy *self, Py_ssize_t index, PyObject **item_out)
+static int pop_once(dhp_proxy *self, Py_ssize_t index, const char *empty_text, PyObject **item_out)
 {
     uint64_t count_before = self->core->placeholders_count;
     dh_word word, now;
     PyObject *item = NULL;
     int done = -1, was_enabled = dhp_gc_pause();
-    Py_ssize_t place = pop_look(self, index, &word);
+    Py_ssize_t place = pop_look(self, index, empty_text, &word);
     PyObject *raw = place >= 0 ? dhp_raw_from(self->core, word) : NULL;
     if (raw != NULL && self->core->placeholders_count != count_before) {
         dhp_gc_resume(was_enabled);
         item = dhp_resolve(self->core, count_before, Py_NewRef(raw));
         was_enabled = dhp_gc_pause();
-        place = item != NULL ? pop_look(self, index, &now) : -1;
+        place = item != NULL ? pop_look(self, index, empty_text, &now) : -1;
         if (place >= 0 && (now != word || !dhp_is_still(self->core, now, raw)))
             done = 0;
     } else if (raw != NULL) {
@@ -183,22 +184,28 @@ static int pop_once(dhp_proxy *self, Py_ssize_t index, PyObject **item_out)
 
 #define POPS_MAX 16
 
-PyDoc_STRVAR(pop_doc, "pop($self, index=-1, /)\n--\n\n"
-                      "Remove and return the value at index. O(len - index).\n\n"
-                      "Raises IndexError when the list is empty or index is out of range.");
+PyObject *dhp_list_pop(dhp_proxy *self, Py_ssize_t index, const char *empty_text)
+{
+    PyObject *item = NULL;
+    int done = 0;
+    for (int i = 0; done == 0 && i < POPS_MAX; i++)
+        done = pop_once(self, index, empty_text, &item);
+    if (done == 0)
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the list changed each time a value was unpacked to be popped");
+    return item;
+}
+
+PyDoc_STRVAR(pop_doc,
+             "pop($self, index=-1, /)\n--\n\n"
+             "Remove and return the value at index. O(log len); writes a handful of pages.\n\n"
+             "Raises IndexError when the list is empty or index is out of range.");
 static PyObject *list_pop(PyObject *obj, PyObject *args)
 {
     Py_ssize_t index = -1;
     if (!PyArg_ParseTuple(args, "|n:pop", &index))
         return NULL;
-    PyObject *item = NULL;
-    int done = 0;
-    for (int i = 0; done == 0 && i < POPS_MAX; i++)
-        done = pop_once((dhp_proxy *)obj, index, &item);
-    if (done == 0)
-        PyErr_SetString(PyExc_RuntimeError,
-                        "the list changed each time a value was unpacked to be popped");
-    return item;
+    return dhp_list_pop((dhp_proxy *)obj, index, "pop from empty list");
 }
 
 static PyObject *list_done(dhp_proxy *self, int rc)

@@ -17,9 +17,10 @@ PyDoc_STRVAR(
     to_python_doc,
     "to_python($module, obj, /)\n--\n\n"
     "Return a plain deep copy of a heap value.\n\n"
-    "Dict, SortedDict, List, Set and Buffer become dict, dict in the order of its keys, list,\n"
-    "set and bytearray, also inside plain dicts, lists and tuples; cycles and shared references "
-    "are kept.\n"
+    "Dict, SortedDict, List, Set, Deque and Buffer become dict, dict in the order of its keys,\n"
+    "list, set, collections.deque and bytearray, also inside plain dicts, lists and tuples; "
+    "cycles\n"
+    "and shared references are kept.\n"
     "An ndarray of the heap becomes one with memory of its own. Anything else is returned as it "
     "is.\nO(what is reachable).\n\n"
     ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
@@ -60,6 +61,8 @@ static int add_containers(PyObject *module, dhp_state *state)
         add_container(module, state, &dhp_set_spec, "Set", DH_T_SET, &state->set_type) < 0 ||
         add_container(module, state, &dhp_sorted_spec, "SortedDict", DH_T_SORTED,
                       &state->sorted_type) < 0 ||
+        add_container(module, state, &dhp_deque_spec, "Deque", DH_T_DEQUE, &state->deque_type) <
+            0 ||
         add_container(module, state, &dhp_buffer_spec, "Buffer", DH_T_BUFFER, &state->buffer_type) <
             0 ||
         add_container(module, state, &dhp_array_spec, "Array", DH_T_ARRAY, &state->array_type) <
@@ -95,6 +98,7 @@ static int add_types(PyObject *module, dhp_state *state)
         add_type(module, &dhp_dict_iter_spec, NULL, &state->dict_iter_type) < 0 ||
         add_type(module, &dhp_list_iter_spec, NULL, &state->list_iter_type) < 0 ||
         add_type(module, &dhp_set_iter_spec, NULL, &state->set_iter_type) < 0 ||
+        add_type(module, &dhp_deque_iter_spec, NULL, &state->deque_iter_type) < 0 ||
         add_type(module, &dhp_keys_spec, NULL, &state->keys_type) < 0 ||
         add_type(module, &dhp_values_spec, NULL, &state->values_type) < 0 ||
         add_type(module, &dhp_items_spec, NULL, &state->items_type) < 0 ||
@@ -125,6 +129,7 @@ static int register_types(dhp_state *state)
     if (state->mapping_abc != NULL && register_as(abcs, "MutableMapping", state->dict_type) == 0 &&
         register_as(abcs, "MutableSequence", state->list_type) == 0 &&
         register_as(abcs, "MutableSet", state->set_type) == 0 &&
+        register_as(abcs, "MutableSequence", state->deque_type) == 0 &&
         register_as(abcs, "KeysView", state->keys_type) == 0 &&
         register_as(abcs, "ValuesView", state->values_type) == 0 &&
         register_as(abcs, "ItemsView", state->items_type) == 0 &&
@@ -138,10 +143,21 @@ static int register_types(dhp_state *state)
         register_as(abcs, "Iterator", state->sorted_iter_type) == 0 &&
         register_as(abcs, "Iterator", state->dict_iter_type) == 0 &&
         register_as(abcs, "Iterator", state->list_iter_type) == 0 &&
-        register_as(abcs, "Iterator", state->set_iter_type) == 0)
+        register_as(abcs, "Iterator", state->set_iter_type) == 0 &&
+        register_as(abcs, "Iterator", state->deque_iter_type) == 0)
         rc = 0;
     Py_DECREF(abcs);
     return rc;
+}
+
+/* Plain classes outside the builtins that are copied in and out. */
+static int import_plain_types(dhp_state *state)
+{
+    PyObject *collections = PyImport_ImportModule("collections");
+    if (collections != NULL)
+        state->plain_deque_type = (PyTypeObject *)PyObject_GetAttrString(collections, "deque");
+    Py_XDECREF(collections);
+    return state->plain_deque_type != NULL ? 0 : -1;
 }
 
 static int add_bindings(PyObject *module)
@@ -162,7 +178,8 @@ static int module_exec(PyObject *module)
 {
     dhp_state *state = PyModule_GetState(module);
     if (add_containers(module, state) < 0 || add_types(module, state) < 0 ||
-        add_records(module, state) < 0 || register_types(state) < 0)
+        add_records(module, state) < 0 || register_types(state) < 0 ||
+        import_plain_types(state) < 0)
         return -1;
     return add_bindings(module);
 }
@@ -175,6 +192,9 @@ static int module_exec(PyObject *module)
     DO((state)->container_type);     \
     DO((state)->dict_type);          \
     DO((state)->list_type);          \
+    DO((state)->deque_type);         \
+    DO((state)->deque_iter_type);    \
+    DO((state)->plain_deque_type);   \
     DO((state)->buffer_type);        \
     DO((state)->array_type);         \
     DO((state)->set_type);           \

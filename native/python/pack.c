@@ -127,11 +127,12 @@ static int is_leaf(dhp_core *core, PyObject *obj)
            dhp_is_proxy(core->state, obj) || dhp_date_pack(core->state, obj, &form);
 }
 
-static int is_plain_container(PyObject *obj)
+static int is_plain_container(const dhp_core *core, PyObject *obj)
 {
     PyTypeObject *type = Py_TYPE(obj);
     return type == &PyTuple_Type || type == &PyList_Type || type == &PyDict_Type ||
-           type == &PySet_Type || type == &PyFrozenSet_Type;
+           type == &PySet_Type || type == &PyFrozenSet_Type ||
+           type == core->state->plain_deque_type;
 }
 
 static int walk_meet(walk *w, PyObject *obj)
@@ -147,7 +148,18 @@ static int walk_meet(walk *w, PyObject *obj)
             return -1;
         }
     }
-    return PyList_Append(is_plain_container(obj) ? w->pending : w->found, obj);
+    return PyList_Append(is_plain_container(w->core, obj) ? w->pending : w->found, obj);
+}
+
+static int walk_into(walk *w, PyObject *obj);
+
+/* By way of a list of its elements, which it goes on to hold. */
+static int walk_into_deque(walk *w, PyObject *deque)
+{
+    PyObject *elements = PySequence_List(deque);
+    int rc = elements != NULL ? walk_into(w, elements) : -1;
+    Py_XDECREF(elements);
+    return rc;
 }
 
 static int walk_into_set(walk *w, PyObject *set)
@@ -174,6 +186,8 @@ static int walk_into(walk *w, PyObject *obj)
     }
     if (PyAnySet_CheckExact(obj))
         return walk_into_set(w, obj);
+    if (Py_TYPE(obj) == w->core->state->plain_deque_type)
+        return walk_into_deque(w, obj);
     int is_list = PyList_CheckExact(obj);
     Py_ssize_t count = is_list ? PyList_Size(obj) : PyTuple_Size(obj);
     for (Py_ssize_t i = 0; i < count; i++)
@@ -233,7 +247,7 @@ int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj)
         return lacks_one;
     }
     if (!PyTuple_CheckExact(obj))
-        return !is_leaf(core, obj) && !is_plain_container(obj) &&
+        return !is_leaf(core, obj) && !is_plain_container(core, obj) &&
                dhp_packing_find(packing, obj) == NULL;
     if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0) {
         PyErr_Clear();

@@ -20,6 +20,7 @@
 
 #include "../src/array.h"
 #include "../src/buffer.h"
+#include "../src/deque.h"
 #include "../src/dict.h"
 #include "../src/ext.h"
 #include "../src/list.h"
@@ -33,6 +34,7 @@ typedef struct {
     PyTypeObject *container_type; /* base of all containers        */
     PyTypeObject *dict_type;
     PyTypeObject *list_type;
+    PyTypeObject *deque_type;
     PyTypeObject *buffer_type;
     PyTypeObject *array_type;
     PyTypeObject *record_type;
@@ -45,6 +47,8 @@ typedef struct {
     PyTypeObject *dict_iter_type;
     PyTypeObject *list_iter_type;
     PyTypeObject *set_iter_type;
+    PyTypeObject *deque_iter_type;
+    PyTypeObject *plain_deque_type; /* collections.deque */
     PyTypeObject *keys_type;
     PyTypeObject *values_type;
     PyTypeObject *items_type;
@@ -461,6 +465,8 @@ extern PyType_Spec dhp_list_spec;
 extern PyType_Spec dhp_list_iter_spec;
 
 Py_ssize_t dhp_list_length(PyObject *self);
+/* Remove and return an item; empty_text: of the IndexError when there is none. */
+PyObject *dhp_list_pop(dhp_proxy *self, Py_ssize_t index, const char *empty_text);
 PyObject *dhp_list_item(PyObject *self, Py_ssize_t index);
 PyObject *dhp_list_iter_new(dhp_proxy *self, int is_reversed);
 /* Plain list with the same values; raw: with placeholders, and without running Python code. */
@@ -476,6 +482,14 @@ int dhp_list_words(dhp_core *core, PyObject *iterable, dh_word **words_out, size
 int dhp_list_splice(dhp_proxy *self, Py_ssize_t start, Py_ssize_t removed, dh_word *words,
                     size_t count);
 int dhp_list_contains(PyObject *self, PyObject *value);
+/* Values that the core can compare: searching for them runs no Python code. */
+int dhp_list_is_scalar(PyObject *value);
+/* The first index in [start, stop) of a value, or -1; -2: exception. With count_out: how many. */
+Py_ssize_t dhp_list_scan(dhp_proxy *self, PyObject *value, Py_ssize_t start, Py_ssize_t stop,
+                         Py_ssize_t *count_out);
+/* start and stop among the arguments of index(). */
+int dhp_list_index_bounds(dhp_proxy *self, PyObject *const *args, Py_ssize_t nargs,
+                          Py_ssize_t *start_out, Py_ssize_t *stop_out);
 PyObject *dhp_list_index(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *dhp_list_count(PyObject *self, PyObject *value);
 PyObject *dhp_list_remove(PyObject *self, PyObject *value);
@@ -488,6 +502,24 @@ PyObject *dhp_list_inplace_repeat(PyObject *self, Py_ssize_t times);
 int dhp_list_snapshot(dhp_proxy *self, dh_word **words_out, size_t *count_out);
 extern const char dhp_list_index_doc[], dhp_list_count_doc[], dhp_list_remove_doc[],
     dhp_list_sort_doc[];
+
+/* --- deque_type.c, deque_search.c ------------------------------------------------------------- */
+extern PyType_Spec dhp_deque_spec;
+extern PyType_Spec dhp_deque_iter_spec;
+
+PyObject *dhp_deque_new(dhp_core *core, PyObject *initial, PyObject *maxlen);
+int dhp_deque_read(dhp_proxy *self, dh_deque_state *state_out);
+PyObject *dhp_deque_item(PyObject *self, Py_ssize_t index);
+int dhp_deque_extend(dhp_proxy *self, PyObject *iterable, int is_left);
+/* A collections.deque with the same values and maxlen. */
+PyObject *dhp_deque_copy(dhp_proxy *self);
+PyObject *dhp_deque_iter_new(dhp_proxy *self, int is_reversed);
+int dhp_deque_contains(PyObject *self, PyObject *value);
+PyObject *dhp_deque_index(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *dhp_deque_count(PyObject *self, PyObject *value);
+PyObject *dhp_deque_remove(PyObject *self, PyObject *value);
+PyObject *dhp_deque_richcompare(PyObject *self, PyObject *other, int op);
+extern const char dhp_deque_index_doc[], dhp_deque_count_doc[], dhp_deque_remove_doc[];
 
 /* --- record_layouts.c (more: records.h) ------------------------------------------------------- */
 void dhp_layouts_drop(dhp_core *core);

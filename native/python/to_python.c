@@ -117,6 +117,29 @@ static PyObject *plain_list(plain_copy *c, dh_word word)
     return copy;
 }
 
+static PyObject *plain_deque(plain_copy *c, dh_word word)
+{
+    dh_deque_state state;
+    int rc = dh_deque_read(c->core->heap, word, &state);
+    if (rc != 0) {
+        dhp_raise(c->core, rc);
+        return NULL;
+    }
+    PyObject *type = (PyObject *)c->core->state->plain_deque_type;
+    PyObject *items = PyList_New((Py_ssize_t)state.length), *done = NULL;
+    PyObject *copy = items == NULL ? NULL
+                     : state.maxlen == DH_DEQUE_UNBOUNDED
+                         ? PyObject_CallNoArgs(type)
+                         : PyObject_CallFunction(type, "()K", state.maxlen);
+    if (copy != NULL && plain_remember(c, word, copy) == 0 && plain_fill_list(c, word, items) == 0)
+        done = PyObject_CallMethod(copy, "extend", "O", items);
+    if (done == NULL)
+        Py_CLEAR(copy);
+    Py_XDECREF(done);
+    Py_XDECREF(items);
+    return copy;
+}
+
 static PyObject *plain_tuple(plain_copy *c, dh_word word)
 {
     const dh_word *words;
@@ -255,6 +278,8 @@ static PyObject *plain_container(plain_copy *c, dh_word word)
         return plain_list(c, word);
     case DH_T_SET:
         return plain_set(c, word);
+    case DH_T_DEQUE:
+        return plain_deque(c, word);
     case DH_T_TUPLE:
         return plain_tuple(c, word);
     case DH_T_FROZENSET:

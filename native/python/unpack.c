@@ -274,6 +274,18 @@ static int resolve_dict(resolution *r, PyObject *dict)
     return rc;
 }
 
+static int resolve_deque(resolution *r, PyObject *deque)
+{
+    PyObject *elements = PySequence_List(deque), *done = NULL;
+    if (elements != NULL && resolve_list(r, elements) == 0)
+        done = PyObject_CallMethod(deque, "clear", NULL);
+    if (done != NULL)
+        dhp_replace(&done, PyObject_CallMethod(deque, "extend", "O", elements));
+    Py_XDECREF(elements);
+    Py_XDECREF(done);
+    return done != NULL ? 0 : -1;
+}
+
 /* As a dict's keys. */
 static int resolve_set(resolution *r, PyObject *set)
 {
@@ -291,10 +303,11 @@ static int resolve_set(resolution *r, PyObject *set)
 /* A private container; anything else has no place of its own for what is resolved. */
 static int resolve_container(resolution *r, PyObject *copy)
 {
-    return PyList_CheckExact(copy)        ? resolve_list(r, copy)
-           : PyDict_CheckExact(copy)      ? resolve_dict(r, copy)
-           : Py_TYPE(copy) == &PySet_Type ? resolve_set(r, copy)
-                                          : 0;
+    return PyList_CheckExact(copy)                             ? resolve_list(r, copy)
+           : PyDict_CheckExact(copy)                           ? resolve_dict(r, copy)
+           : Py_TYPE(copy) == &PySet_Type                      ? resolve_set(r, copy)
+           : Py_TYPE(copy) == r->core->state->plain_deque_type ? resolve_deque(r, copy)
+                                                               : 0;
 }
 
 static int resolution_begin(resolution *r, dhp_core *core)

@@ -7,6 +7,7 @@
 
 #include "array.h"
 #include "buffer.h"
+#include "deque.h"
 #include "dict.h"
 #include "dict_shape.h"
 #include "ext.h"
@@ -135,6 +136,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_list_check(heap, w);
     case DH_T_SORTED:
         return dh_sorted_check(heap, w);
+    case DH_T_DEQUE:
+        return dh_deque_check(heap, w);
     case DH_T_BUFFER:
         return dh_buffer_read(heap, w, &data, &length);
     case DH_T_ARRAY:

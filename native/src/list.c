@@ -24,6 +24,7 @@ typedef struct {
     dh_word *vec;
     uint64_t gap;
     uint64_t length;
+    bool is_deque;
 } list_view;
 
 static int list_corrupt(const dh_heap *heap, dh_word list)
@@ -34,8 +35,9 @@ static int list_corrupt(const dh_heap *heap, dh_word list)
 
 static inline int list_open(const dh_heap *heap, dh_word list, list_view *view_out)
 {
-    dh_type type = dh_is_ref_to(list, DH_T_DEQUE) ? DH_T_DEQUE : DH_T_LIST;
-    dh_word *head = dh_deref(heap, list, type, DH_HEAD_BYTES);
+    bool is_deque = dh_is_ref_to(list, DH_T_DEQUE);
+    dh_word *head = dh_deref(heap, list, is_deque ? DH_T_DEQUE : DH_T_LIST,
+                             is_deque ? (LIST_CHANGES + 1) * sizeof *head : DH_HEAD_BYTES);
     if (DH_UNLIKELY(head == NULL)) {
         (void)list_corrupt(heap, list);
         return DH_E_CORRUPT;
@@ -50,7 +52,16 @@ static inline int list_open(const dh_heap *heap, dh_word list, list_view *view_o
     view_out->vec = head + 1;
     view_out->gap = gap;
     view_out->length = slots - gap;
+    view_out->is_deque = is_deque;
     return 0;
+}
+
+/* What stands where has changed. */
+static inline void list_count_change(const list_view *view)
+{
+    dh_word *changes = &view->head[LIST_CHANGES];
+    if (view->is_deque)
+        dh_store(changes, dh_int((int64_t)((*changes >> 1) + 1) & DH_INT_MAX));
 }
 
 static void list_set_gap(list_view *view, uint64_t gap)
@@ -127,7 +138,11 @@ int dh_list_append(dh_heap *heap, dh_word list, dh_word word)
 {
     list_view view;
     int rc = list_open(heap, list, &view);
-    return rc != 0 ? rc : dh_vec_push(heap, view.vec, word);
+    if (rc == 0)
+        rc = dh_vec_push(heap, view.vec, word);
+    if (rc == 0)
+        list_count_change(&view);
+    return rc;
 }
 
 dh_word *dh_list_slots(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
@@ -241,7 +256,21 @@ int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed
     rc = dh_vec_fill(heap, view.vec, view.gap + start, inserted, inserted_count);
     if (rc == 0 && removed > inserted_count)
         rc = list_close_hole(heap, &view, start + inserted_count, removed - inserted_count);
+    if (removed > 0 || inserted_count > 0)
+        list_count_change(&view);
     return rc != 0 ? list_corrupt(heap, list) : 0;
+}
+
+int dhi_list_take(dh_heap *heap, dh_word list, uint64_t start, uint64_t count)
+{
+    list_view view;
+    int rc = list_open(heap, list, &view);
+    if (rc != 0)
+        return rc;
+    if (start > view.length || count > view.length - start)
+        return DH_E_ABSENT;
+    list_count_change(&view);
+    return list_close_hole(heap, &view, start, count);
 }
 
 /* --- whole lists ------------------------------------------------------------------------------ */
@@ -277,6 +306,7 @@ int dh_list_clear(dh_heap *heap, dh_word list)
     list_drop_range(heap, &view, 0, view.length);
     dh_vec_clear(heap, view.vec);
     list_set_gap(&view, 0);
+    list_count_change(&view);
     return 0;
 }
 

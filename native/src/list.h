@@ -4,7 +4,7 @@
  *
  * The first gap slots of the vec are EMPTY and precede element 0.
  *
- * Every function takes the ref word of the list and checks it. Words stored become owned by the
+ * Every function takes the ref word of the list (or Deque, deque.h) and checks it. Words stored become owned by the
  * list (value.h); words removed are handed back or dropped as said.
  */
 #ifndef DH_LIST_H
@@ -32,7 +32,13 @@ int dh_list_clear(dh_heap *heap, dh_word list) DH_MUST_USE;
 /* Every slot below the length exists and holds a value, every other is EMPTY; else DH_E_CORRUPT. */
 int dh_list_check(const dh_heap *heap, dh_word list) DH_MUST_USE;
 
-/* A head of that many bytes; a Deque's is longer. */
+/* --- for deque.c: a Deque is a list with a longer head ------------------------------------------ */
+enum {
+    LIST_HEAD_WORDS = 4,
+    LIST_CHANGES = 5 /* of a Deque: counts changes of what stands where */
+};
 int dhi_list_head_new(dh_heap *heap, dh_type type, size_t bytes, dh_word *list_out) DH_MUST_USE;
+/* Remove without dropping: the words are somebody else's now. Needs no memory. */
+int dhi_list_take(dh_heap *heap, dh_word list, uint64_t start, uint64_t count) DH_MUST_USE;
 
 #endif

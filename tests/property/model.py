@@ -1,4 +1,4 @@
-"""The model that a heap is held against: plain dicts, lists and bytearrays, with identity.
+"""The model that a heap is held against: plain dicts, lists, deques and bytearrays, with identity.
 
 A node is one container. Scalars stand in contents as they are, containers as nodes, so sharing and
 cycles are those of the model. A state is a shallow copy of the content of every node that lives; to
@@ -8,20 +8,21 @@ go back to it is to put these contents back: the nodes, like handles, stay the s
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
 import dirtyheap as dh
 
-KINDS = {dh.Dict: dict, dh.List: list, dh.Buffer: bytearray}
+KINDS = {dh.Dict: dict, dh.List: list, dh.Deque: deque, dh.Buffer: bytearray}
 
 
 class Node:
-    """One container of the model: content is a dict, list or bytearray."""
+    """One container of the model: content is a dict, list, deque or bytearray."""
 
     __slots__ = ("content",)
 
-    def __init__(self, content: dict[Any, Any] | list[Any] | bytearray) -> None:
+    def __init__(self, content: dict[Any, Any] | list[Any] | deque[Any] | bytearray) -> None:
         self.content = content
 
     def __repr__(self) -> str:
@@ -44,7 +45,7 @@ def items_of(node: Node) -> Iterable[Any]:
     """The values that stand in a node."""
     if isinstance(node.content, dict):
         return node.content.values()
-    return node.content if isinstance(node.content, list) else ()
+    return node.content if isinstance(node.content, list | deque) else ()
 
 
 def take_state(roots: Iterable[Node]) -> State:
@@ -74,8 +75,8 @@ def copied_in(value: Any, memo: dict[int, Any] | None = None) -> Any:
         return memo[id(value)]
     if type(value) is tuple:
         return tuple(copied_in(item, memo) for item in value)
-    if type(value) is list:
-        made: list[Any] = []
+    if type(value) in (list, deque):
+        made: Any = [] if type(value) is list else deque(maxlen=value.maxlen)
         node = memo[id(value)] = Node(made)
         made.extend(copied_in(item, memo) for item in value)
         return node
@@ -138,7 +139,9 @@ class Comparison:
         if isinstance(content, bytearray):
             if bytes(proxy[:]) != bytes(content):
                 raise Mismatch(f"{where}: the bytes differ")
-        elif isinstance(content, list):
+        elif isinstance(content, list | deque):
+            if getattr(proxy, "maxlen", None) != getattr(content, "maxlen", None):
+                raise Mismatch(f"{where}: maxlen {proxy.maxlen}")
             for i, (found, expected) in enumerate(zip(proxy, content, strict=True)):
                 self.value(f"{where}[{i}]", found, expected)
         else:

@@ -1,7 +1,7 @@
 """A heap and its model in plain containers stay equal, whatever is done to them in whatever order.
 
-Nested Dict, List and Buffer; commits, commits that fail, rollbacks, nested transactions that end
-well or not, collections, folds, reopening. Handles keep their identity over all of it; those to
+Nested Dict, List, Deque and Buffer; commits, commits that fail, rollbacks, nested transactions that
+end well or not, collections, folds, reopening. Handles keep their identity over all of it; those to
 containers that a state does not hold raise StaleObjectError. Hypothesis chooses the steps and
 shrinks what fails. The long version runs under `make soak`.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ plain_values = st.recursive(
     scalars,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
+        st.builds(deque, st.lists(inner, max_size=4), st.sampled_from([None, 3, 700])),
         st.dictionaries(keys, inner, max_size=4),
         st.tuples(inner, inner),
     ),
@@ -315,6 +317,42 @@ class HeapMachine(RuleBasedStateMachine):
             getattr(chosen[0], wanted)()
             getattr(chosen[1].content, wanted)()
 
+    @rule(pick=picks, values=st.lists(plain_values, max_size=3), repeat=st.integers(1, 300))
+    def deque_put(self, pick: int, values: list[Any], repeat: int) -> None:
+        chosen = self.pick(pick, deque)
+        if chosen:
+            proxy, node = chosen
+            values = values * (repeat if len(values) == 1 else 1)
+            verb = "extendleft" if repeat % 2 else "extend"
+            getattr(proxy, verb)(values)
+            memo: dict[int, Any] = {}
+            getattr(node.content, verb)([copied_in(value, memo) for value in values])
+
+    @rule(pick=picks, other=picks)
+    def deque_link(self, pick: int, other: int) -> None:
+        chosen = self.pick(pick, deque)
+        if chosen:
+            linked, linked_node = self.pick(other)
+            chosen[0].appendleft(linked)
+            chosen[1].content.appendleft(linked_node)
+
+    @rule(pick=picks, number=numbers, wanted=st.sampled_from(["pop", "popleft", "del"]))
+    def deque_take(self, pick: int, number: int, wanted: str) -> None:
+        chosen = self.pick(pick, deque)
+        if chosen and chosen[1].content:
+            for one in (chosen[0], chosen[1].content):
+                if wanted == "del":
+                    del one[number % len(one)]
+                else:
+                    getattr(one, wanted)()
+
+    @rule(pick=picks, steps=st.integers(-900, 900))
+    def deque_rotate(self, pick: int, steps: int) -> None:
+        chosen = self.pick(pick, deque)
+        if chosen:
+            chosen[0].rotate(steps)
+            chosen[1].content.rotate(steps)
+
     @rule(pick=picks, at=numbers, data=st.binary(min_size=1, max_size=40), by_view=st.booleans())
     def buffer_store(self, pick: int, at: int, data: bytes, by_view: bool) -> None:
         chosen = self.pick(pick, bytearray)
@@ -332,7 +370,7 @@ class HeapMachine(RuleBasedStateMachine):
     # --- handles --------------------------------------------------------------------------------
 
     @rule(
-        wanted=st.sampled_from(["dict", "list", "buffer"]),
+        wanted=st.sampled_from(["dict", "list", "deque", "buffer"]),
         value=plain_values,
         size=st.integers(0, BUFFER_BYTES_MAX),
     )
@@ -342,6 +380,8 @@ class HeapMachine(RuleBasedStateMachine):
             proxy, node = self.heap.dict({"value": value}), Node({"value": copied_in(value)})
         elif wanted == "list":
             proxy, node = self.heap.list([value]), Node([copied_in(value)])
+        elif wanted == "deque":
+            proxy, node = self.heap.deque([value], 5), Node(deque([copied_in(value)], 5))
         else:
             proxy, node = self.heap.buffer(size), Node(bytearray(size))
         self.add_handle(proxy, node)
@@ -353,7 +393,7 @@ class HeapMachine(RuleBasedStateMachine):
         content = node.content
         if isinstance(content, dict):
             places = [key for key, value in content.items() if isinstance(value, Node)]
-        elif isinstance(content, list):
+        elif isinstance(content, list | deque):
             places = [i for i, value in enumerate(content) if isinstance(value, Node)]
         else:
             return

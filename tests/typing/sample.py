@@ -6,6 +6,7 @@ Each assert_type is a promise about an annotation of the public API.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -62,6 +63,11 @@ def containers(heap: dh.Heap) -> list[Any]:
     assert_type(words | {1}, set[str | int])
     assert_type(words & {"a"}, set[str])
     assert_type(words.union([1.5], [2.5]), set[str | float])
+    jobs = heap.deque(["first"], maxlen=10)
+    assert_type(jobs, dh.Deque)
+    assert_type(jobs.maxlen, int | None)
+    assert_type(jobs.copy(), deque[Any])
+    jobs.appendleft("urgent")
     buffer = heap.buffer(4096)
     assert_type(buffer, dh.Buffer)
     memoryview(buffer)[0:4] = b"abcd"

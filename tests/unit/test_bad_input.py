@@ -7,6 +7,7 @@ What may crash runs in a forked child or in an interpreter of its own.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import errno
@@ -605,6 +606,8 @@ def test_an_unsupported_value_deep_inside_is_named_and_nothing_is_stored(
             lambda: heap.root["list"].__setitem__(slice(0, 1), [5, 6, deep]),
             lambda: heap.dict(deep),
             lambda: heap.list([1, 2, deep]),
+            lambda: heap.deque([1, 2, deep]),
+            lambda: heap.deque([1, collections.deque([deep], 5)]),
         ]
         for store in stores:
             with pytest.raises(TypeError, match=place) as caught:

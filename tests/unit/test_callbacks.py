@@ -4,6 +4,7 @@ stores half of something."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import random
@@ -20,6 +21,7 @@ OUTCOMES = (dirtyheap.HeapError, RuntimeError, LookupError, ValueError, TypeErro
 
 def fill(heap):
     heap.root["list"] = [[1], ["two of some length"], 3, "four", (5, [6]), {"seven": 7}]
+    heap.root["deque"] = heap.deque([[1], "two of some length", 3, (4, [5])], maxlen=8)
     heap.root["dict"] = {i: [f"value {i} of some length"] for i in range(20)}
     heap.root["set"] = {1, "two of some length", (3, frozenset({"four of some length"}))}
     heap.root["long key of the root"] = "a string of some length"
@@ -31,6 +33,7 @@ def fill(heap):
 
 def mutate(heap):
     heap.root["list"].clear()
+    heap.root["deque"].clear()
     heap.root["dict"].clear()
     heap.root["set"].clear()
     heap.root["fresh set"].update(range(100))
@@ -46,6 +49,7 @@ def replace_everything(heap):
 
 def shrink(heap):
     del heap.root["list"][1:]
+    heap.root["deque"].popleft()
     heap.root["dict"].popitem()
     heap.root["set"].pop()
     heap.root["fresh set"].pop()
@@ -126,6 +130,19 @@ def operations(meddler):
         yield lambda items=items: items.sort(key=lambda item: meddler)
         yield lambda items=items: [meddler.meddle() for _ in items]
         yield lambda items=items: [meddler.meddle() for _ in reversed(items)]
+    ring = root["deque"]
+    yield lambda: ring.index(meddler)
+    yield lambda: ring.count(meddler)
+    yield lambda: ring.remove(meddler)
+    yield lambda: meddler in ring
+    yield lambda: ring == collections.deque([meddler] * len(ring))
+    yield lambda: ring.extend(meddler)
+    yield lambda: ring.extendleft(meddler)
+    yield lambda: ring.__setitem__(meddler, "a string of some length")
+    yield lambda: ring.insert(meddler, "a string of some length")
+    yield lambda: ring.rotate(meddler)
+    yield lambda: ring.__imul__(meddler)
+    yield lambda: [meddler.meddle() for _ in ring]
     for mapping in (root["dict"], root["fresh"], root):
         yield lambda mapping=mapping: mapping[meddler]
         yield lambda mapping=mapping: mapping.get(meddler)
@@ -165,6 +182,7 @@ def operations(meddler):
     yield lambda: heap.set(meddler)
     yield lambda: heap.dict(meddler.pairs())
     yield lambda: heap.list(meddler)
+    yield lambda: heap.deque(meddler)
     yield lambda: heap.buffer(meddler)
     buffer = heap.buffer(100)
     yield lambda: buffer[meddler]
@@ -239,7 +257,9 @@ def test_everything_raises_after_close(tmp_path):
     heap.root["l"] = [1, 2]
     d, items, buffer = heap.root["d"], heap.root["l"], heap.buffer(10)
     s = heap.set([1, "a string of some length"])
+    ring = heap.deque([1, 2])
     iterators = [iter(d), iter(d.items()), reversed(d), iter(items), reversed(items), iter(s)]
+    iterators += [iter(ring), reversed(ring)]
     views = [d.keys(), d.values(), d.items()]
     heap.close()
     uses = [
@@ -266,6 +286,15 @@ def test_everything_raises_after_close(tmp_path):
         lambda: len(buffer), lambda: buffer[0], lambda: bytes(buffer), lambda: memoryview(buffer),
         lambda: buffer.__setitem__(0, 1), lambda: buffer == b"", lambda: repr(buffer),
         lambda: dirtyheap.to_python(d), lambda: dirtyheap.to_python(buffer),
+        lambda: ring[0], lambda: ring.append(1), lambda: ring.appendleft(1), lambda: ring.pop(),
+        lambda: ring.popleft(), lambda: ring.extend([1]), lambda: ring.extendleft([1]),
+        lambda: ring.rotate(1), lambda: ring.rotate(0), lambda: ring.insert(0, 1),
+        lambda: ring.remove(1), lambda: ring.index(1), lambda: ring.count(1), lambda: 1 in ring,
+        lambda: object() in ring, lambda: ring.reverse(), lambda: ring.clear(), lambda: ring.copy(),
+        lambda: ring.maxlen, lambda: ring == collections.deque(), lambda: repr(ring),
+        lambda: ring + ring, lambda: ring * 2, lambda: ring.__imul__(2), lambda: len(ring),
+        lambda: ring.__setitem__(0, 1), lambda: ring.__delitem__(0), lambda: iter(ring),
+        lambda: ring.__iadd__([1]), lambda: dirtyheap.to_python(ring),
         *[lambda view=view: len(view) for view in views],
         *[lambda view=view: list(view) for view in views],
         *[lambda iterator=iterator: next(iterator) for iterator in iterators],
@@ -275,7 +304,7 @@ def test_everything_raises_after_close(tmp_path):
             use()
             pytest.fail(f"use {number} did not raise")
     core = heap._core
-    for use in (core.root, core.new_dict, core.new_list, lambda: core.new_buffer(1),
+    for use in (core.root, core.new_dict, core.new_list, core.new_deque, lambda: core.new_buffer(1),
                 lambda: core.address):  # fmt: skip
         with pytest.raises(dirtyheap.HeapClosedError):
             use()

@@ -161,7 +161,12 @@ def test_making_containers_whose_nth_allocation_fails_leaves_nothing_behind(path
     with dh.open(path) as heap:
         know_shapes(heap, ["a", "c"], ["b"])
         allocated = heap.stats().allocated_bytes
-        for make in (heap.dict, lambda v: heap.list([v]), lambda v: heap.buffer(100_000)):
+        for make in (
+            heap.dict,
+            lambda v: heap.list([v]),
+            lambda v: heap.deque([v]),
+            lambda v: heap.buffer(100_000),
+        ):
             for failing in itertools.count():
                 with fault("alloc.cell", after=failing, rc=-1):
                     try:

@@ -432,6 +432,7 @@ METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "sorted_dict": lambda heap: heap.sorted_dict(),
     "sorted_dict of": lambda heap: heap.sorted_dict({"a": [1]}),
     "set": lambda heap: heap.set([1]),
+    "deque": lambda heap: heap.deque([1]),
     "buffer": lambda heap: heap.buffer(10),
     "buffer of": lambda heap: heap.buffer(b"abc"),
     "array": lambda heap: heap.array(3),
