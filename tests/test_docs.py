@@ -57,7 +57,7 @@ def test_examples_of_docstring(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     heap = dh.open(tmp_path / "doctest.heap")
-    heap.root.update({"log": [], "data": heap.buffer(64)})
+    heap.root.update({"log": [], "data": heap.buffer(64), "tags": set()})
     names: dict[str, Any] = {"dh": dh, "dirtyheap": dh, "heap": heap, "numpy": numpy}
     test.globs = {**test.globs, **names}
     with contextlib.closing(heap):
