@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PosixPath, PurePath, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
@@ -71,6 +71,8 @@ def _unpack_fraction(data: bytes) -> Fraction:
 # --- dates and times ------------------------------------------------------------------------------
 
 _EPOCH: Final = datetime(1, 1, 1)
+# The constructor takes what a datetime pickles, ten times as fast as replace().
+_from_state: Final = cast(Any, datetime)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _DATETIME: Final = struct.Struct(">HBBBBBBH")  # year .. second, microsecond; bit 7 of month: fold
 _TIME: Final = struct.Struct(">BBBBH")  # hour .. second, microsecond; bit 7 of hour: fold
@@ -111,39 +113,34 @@ def _zone_from(data: bytes) -> tzinfo:
     raise ValueError(f"no time zone: {data!r}")
 
 
-def _datetime_state(moment: datetime, fold: int) -> bytes:
-    micros = moment.microsecond
-    return _DATETIME.pack(
-        moment.year,
-        moment.month | _FOLD if fold else moment.month,
-        moment.day,
-        moment.hour,
-        moment.minute,
-        moment.second,
-        micros >> 16,
-        micros & 0xFFFF,
-    )
+def _with_fold(state: bytes) -> bytes:
+    """With the other fold."""
+    return state[:2] + bytes([state[2] ^ _FOLD]) + state[3:]
 
 
-def _aware_key(moment: datetime, zone: bytes) -> bytes:
+def _aware_key(moment: datetime, fields: bytes, zone: bytes) -> bytes:
     """Moments are equal when they are the same in UTC; but one whose offset depends on its fold
     equals nothing outside its own zone (PEP 495, "Inter-zone comparison")."""
     offset = moment.utcoffset()
     assert offset is not None  # both kinds of zones know it for every datetime
-    if zone[:1] == b"z" and moment.replace(fold=1 - moment.fold).utcoffset() != offset:
-        return b"x" + DATETIME + b"f" + _datetime_state(moment, 0) + zone
-    micros = (moment.replace(tzinfo=None) - _EPOCH - offset) // _MICROSECOND
+    if zone[:1] == b"z":
+        twin = fields if moment.fold else _with_fold(fields)
+        if _from_state(twin, moment.tzinfo).utcoffset() != offset:
+            return b"x" + DATETIME + b"f" + fields + zone
+    micros: int = (_from_state(fields) - _EPOCH - offset) // _MICROSECOND
     return b"x" + DATETIME + b"u" + micros.to_bytes(9, "little", signed=True)
 
 
 def _pack_datetime(core: object, moment: datetime) -> Form:
-    state = _datetime_state(moment, moment.fold)
-    if moment.tzinfo is None:
-        payload = DATETIME + state
-        key = payload if not moment.fold else DATETIME + _datetime_state(moment, 0)
-        return b"x" + key, payload
-    zone = _zone_bytes(moment.tzinfo)
-    return _aware_key(moment, zone), DATETIME + state + zone
+    # What it pickles is _DATETIME, and the zone.
+    state, *zones = cast(tuple[Any, tuple[Any, ...]], moment.__reduce_ex__(4))[1]
+    fields = state
+    if moment.fold:
+        fields = _with_fold(state)
+    if not zones:
+        return b"x" + DATETIME + fields, DATETIME + state
+    zone = _zone_bytes(zones[0])
+    return _aware_key(moment, fields, zone), DATETIME + state + zone
 
 
 def _unpack_datetime(data: bytes) -> datetime:
