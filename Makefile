@@ -54,6 +54,7 @@ bench: $(VENV)/installed-bench ## all benchmarks, some 10 minutes; ARGS=--quick 
 	$(PY) benchmarks/bench_set.py $(ARGS)
 	$(PY) benchmarks/bench_sorted.py $(ARGS)
 	$(PY) benchmarks/bench_bulk.py $(ARGS)
+	$(PY) benchmarks/bench_scalars.py $(ARGS)
 	$(PY) benchmarks/bench_arrays.py $(ARGS)
 	$(PY) benchmarks/bench_records.py $(ARGS)
 	$(PY) benchmarks/bench_commit.py $(ARGS)
