@@ -190,6 +190,8 @@ class Heap:
                 int.from_bytes(key[8:], "little"),
             )
             self._core.allow_pickle = bool(allow_pickle)
+            # The method below hands its keywords through, which costs as much as the record.
+            self.new = self._core.new_record  # type: ignore[method-assign]
             try:
                 self._ptr = ffi.cast("dh_heap *", self._core.address)
                 self._committer = Committer(self._ptr)
