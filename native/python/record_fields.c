@@ -17,7 +17,9 @@ typedef struct {
 /* A stored word as this field shows it. Ints in a float field are from a time when it was int. */
 static inline PyObject *field_object(dhp_core *core, const dhp_field_info *field, dh_word word)
 {
-    if (DH_LIKELY(!(field->kinds & DH_KINDS_FLOAT)) || dh_is_float(word) ||
+    if (dh_is_float(word))
+        return PyFloat_FromDouble(dh_float_value(word));
+    if (DH_LIKELY(!(field->kinds & DH_KINDS_FLOAT)) ||
         field->kinds & (DH_KINDS_INT | DH_KINDS_ANY) ||
         !(dh_kind_of(word) & (DH_KINDS_INT | DH_KINDS_BOOL)))
         return dhp_object_from(core, word);
