@@ -210,7 +210,7 @@ int dhp_raws_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **ke
                        PyObject **value_out)
 {
     int was_enabled = dhp_gc_pause();
-    PyObject *key_obj = dhp_raw_from(core, key);
+    PyObject *key_obj = dhp_raw_key(core, key);
     PyObject *value_obj = key_obj != NULL ? dhp_raw_from(core, value) : NULL;
     dhp_gc_resume(was_enabled);
     if (value_obj == NULL) {

@@ -49,6 +49,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->int_hashes = calloc(DHP_SMALL_INTS, sizeof *self->int_hashes);
     self->texts = calloc(DHP_KNOWN_TEXTS, sizeof *self->texts);
     self->texts_seen = calloc(DHP_KNOWN_TEXTS, sizeof *self->texts_seen);
+    self->names = calloc(DHP_NAMES, sizeof *self->names);
     self->shapes = calloc(DHP_KNOWN_SHAPES, sizeof *self->shapes);
     self->is_read_only = 0;
     self->exports_count = 0;
@@ -63,7 +64,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
     int rc = ENOMEM;
     if (self->int_hashes != NULL && self->texts != NULL && self->texts_seen != NULL &&
-        self->shapes != NULL)
+        self->names != NULL && self->shapes != NULL)
         rc = dh_heap_open(&options, &self->heap);
     if (rc != 0) {
         dhp_raise_open(state, rc);
@@ -91,6 +92,7 @@ static void core_forget_keys(dhp_core *self)
 {
     for (size_t i = 0; self->texts != NULL && i < DHP_KNOWN_TEXTS; i++)
         Py_XDECREF(self->texts[i].text);
+    dhp_names_forget(self);
     dhp_shapes_forget(self);
     free(self->texts_seen);
     free(self->texts);

@@ -94,7 +94,7 @@ static PyObject *iter_next(PyObject *obj)
     if (DH_LIKELY(rc == 1)) {
         dhp_core *core = self->dict->core;
         self->left_count -= self->left_count > 0;
-        return self->part == DHP_KEYS     ? dhp_object_from(core, key)
+        return self->part == DHP_KEYS     ? dhp_key_object(core, key)
                : self->part == DHP_VALUES ? dhp_object_from(core, value)
                                           : iter_item(core, key, value);
     }

@@ -12,8 +12,16 @@
 /* No codes of the core. RAISED: an exception is set. TAKE_AGAIN: what was looked at has changed. */
 enum { RAISED = -1000, TAKE_AGAIN = -1001 };
 
+static int found_or_raised(dhp_core *core, int rc)
+{
+    if (DH_LIKELY(rc == 0 || rc == DH_E_ABSENT))
+        return rc;
+    dhp_raise(core, rc);
+    return RAISED;
+}
+
 /* 0 and the word of the key's value, DH_E_ABSENT, or RAISED. */
-static int dict_find(dhp_proxy *self, PyObject *key_obj, dh_word *value_out)
+static int dict_find_slow(dhp_proxy *self, PyObject *key_obj, dh_word *value_out)
 {
     dhp_key key;
     int ready = dhp_key_find(self->core, key_obj, &key);
@@ -25,11 +33,21 @@ static int dict_find(dhp_proxy *self, PyObject *key_obj, dh_word *value_out)
     }
     int rc = dh_dict_get(self->core->heap, dict, &key.key, value_out);
     dhp_key_finish(&key);
-    if (DH_UNLIKELY(rc != 0 && rc != DH_E_ABSENT)) {
-        dhp_raise(self->core, rc);
-        return RAISED;
+    return found_or_raised(self->core, rc);
+}
+
+/* The same. A str whose key is known needs no key made: nothing ran, and a word that is not 0 says
+ * that the heap is open. */
+static inline int dict_find(dhp_proxy *self, PyObject *key_obj, dh_word *value_out)
+{
+    dhp_core *core = self->core;
+    dh_word dict = self->handle.word;
+    if (PyUnicode_CheckExact(key_obj) && DH_LIKELY(dict != 0)) {
+        const dhp_known_text *known = &core->texts[dhp_text_slot(key_obj)];
+        if (known->text == key_obj)
+            return found_or_raised(core, dh_dict_get(core->heap, dict, &known->key, value_out));
     }
-    return rc;
+    return dict_find_slow(self, key_obj, value_out);
 }
 
 static PyObject *dict_subscript(PyObject *obj, PyObject *key)

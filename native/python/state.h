@@ -82,6 +82,17 @@ typedef struct {
     PyObject *text; /* owned, or NULL */
 } dhp_known_text;
 
+/* A stored key that is read again and again, with its object. */
+typedef struct {
+    dh_word word;
+    PyObject *text;   /* owned, or NULL                          */
+    const char *utf8; /* of the text, which owns it              */
+    size_t size;
+    dh_word seen; /* the last other key that came to this slot */
+} dhp_name;
+#define DHP_NAMES 256u
+#define DHP_NAME_BYTES_MAX 64u
+
 /* The shape of plain dicts with these key objects, in this order. */
 typedef struct {
     dh_word shape;
@@ -101,6 +112,7 @@ typedef struct {
     dh_key int_key;          /* key of the int 0, the form of all others             */
     dhp_known_text *texts;   /* DHP_KNOWN_TEXTS slots, by address                   */
     void **texts_seen;       /* by slot: the last other one, an address only        */
+    dhp_name *names;       /* DHP_NAMES slots, by word                              */
     dhp_known_shape *shapes; /* DHP_KNOWN_SHAPES slots, by address of the first key */
     char is_read_only;
     Py_ssize_t exports_count;    /* views of buffers still alive, also after close   */
@@ -403,6 +415,25 @@ int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject *
 /* The same with placeholders; runs none. */
 int dhp_raws_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
                        PyObject **value_out);
+
+/* --- names.c ---------------------------------------------------------------------------------- */
+/* As dhp_raw_from, for a key: the same object again for a str that is read again and again, whose
+ * hash Python then knows. */
+PyObject *dhp_raw_key_slow(dhp_core *core, dh_word word);
+static inline PyObject *dhp_raw_key(dhp_core *core, dh_word word)
+{
+    if (dh_is_int(word))
+        return PyLong_FromLongLong(dh_int_value(word));
+    return dhp_raw_key_slow(core, word);
+}
+/* As dhp_object_from. */
+static inline PyObject *dhp_key_object(dhp_core *core, dh_word word)
+{
+    if (dh_is_short(word) || dh_is_ref_to(word, DH_T_STR))
+        return dhp_raw_key_slow(core, word);
+    return dhp_object_from(core, word);
+}
+void dhp_names_forget(dhp_core *core);
 
 /* --- unpack.c --------------------------------------------------------------------------------- */
 extern PyType_Spec dhp_packed_spec;

@@ -44,7 +44,7 @@ static int plain_fill_dict(plain_copy *c, dh_word word, PyObject *copy)
     int rc, failed = 0;
 
     while (!failed && (rc = dh_dict_next(c->core->heap, word, &position, &key, &value)) == 1) {
-        PyObject *key_obj = dhp_raw_from(c->core, key);
+        PyObject *key_obj = dhp_raw_key(c->core, key);
         PyObject *value_obj = key_obj ? plain_from(c, value) : NULL;
         failed = value_obj == NULL || PyDict_SetItem(copy, key_obj, value_obj) < 0;
         Py_XDECREF(key_obj);
