@@ -58,6 +58,7 @@ bench: $(VENV)/installed-bench ## all benchmarks, some 10 minutes; ARGS=--quick 
 	$(PY) benchmarks/bench_arrays.py $(ARGS)
 	$(PY) benchmarks/bench_records.py $(ARGS)
 	$(PY) benchmarks/bench_commit.py $(ARGS)
+	$(PY) benchmarks/bench_memory.py $(ARGS)
 	$(PY) benchmarks/bench_pages.py $(ARGS)
 
 lint: $(VENV)/installed-lint ## ruff, clang-format, compiler warnings of the binding; check only

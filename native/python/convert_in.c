@@ -556,6 +556,11 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
             c, dhp_packing_lacks(c->core, c->packing, key_obj) ? FAIL_UNPACKED : FAIL_KEY, key_obj);
     if (ready < 0)
         return raised(c);
+    if (key.key.tag == 's' && !key.is_packed) {
+        int stored = dh_dict_set_str(c->core->heap, copy, &key.key, value);
+        dhp_key_finish(&key);
+        return stored == 0 ? 0 : stop_with_code(c, stored);
+    }
     int rc = word_from_any(c, key_obj, &key_word);
     if (rc == 0) {
         rc = dh_dict_set(c->core->heap, copy, &key.key, key_word, value, &was_new);
@@ -569,14 +574,24 @@ static int copy_entry(conversion *c, dh_word copy, PyObject *key_obj, PyObject *
     return rc;
 }
 
-/* All values of a plain dict, in its order. */
-static int convert_values(conversion *c, PyObject *dict, dh_word *words)
+/* Where in the dict a conversion stopped. */
+static void note_number(conversion *c, PyObject *dict, Py_ssize_t number)
 {
-    PyObject *key, *value;
+    PyObject *key = NULL, *value;
     Py_ssize_t position = 0;
-    while (PyDict_Next(dict, &position, &key, &value))
-        if (word_from_any(c, value, words++) < 0) {
-            note_place(c, key);
+    while (number-- >= 0 && PyDict_Next(dict, &position, &key, &value))
+        ;
+    if (key != NULL)
+        note_place(c, key);
+}
+
+/* All values of a plain dict, which come in its order. */
+static int convert_values(conversion *c, PyObject *dict, PyObject *const *values, dh_word *words)
+{
+    Py_ssize_t count = PyDict_Size(dict);
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (word_from_any(c, values[i], &words[i]) < 0) {
+            note_number(c, dict, i);
             return -1;
         }
     return 0;
@@ -584,21 +599,23 @@ static int convert_values(conversion *c, PyObject *dict, dh_word *words)
 
 /* A dict whose keys are known as a shape. The arena never moves, and nobody sees the copy before it
  * is complete: the values are made where they stay. */
-static int copy_shaped(conversion *c, PyObject *dict, dh_word shape, dh_word *word_out)
+static int copy_shaped(conversion *c, PyObject *dict, PyObject *const *values, dh_word shape,
+                       dh_word *word_out)
 {
-    dh_word *values;
-    int rc = dh_dict_new_shaped(c->core->heap, shape, word_out, &values);
+    dh_word *words;
+    int rc = dh_dict_new_shaped(c->core->heap, shape, word_out, &words);
     if (rc != 0)
         return stop_with_code(c, rc);
-    return memo_add(c, dict, *word_out) < 0 ? -1 : convert_values(c, dict, values);
+    return memo_add(c, dict, *word_out) < 0 ? -1 : convert_values(c, dict, values, words);
 }
 
 static int copy_dict(conversion *c, PyObject *dict, dh_word *word_out)
 {
     dh_heap *heap = c->core->heap;
-    dh_word shape = dhp_shape_of_dict(c->core, dict);
+    PyObject *values[DH_SHAPE_KEYS_MAX];
+    dh_word shape = dhp_shape_of_dict(c->core, dict, values);
     if (shape != DH_EMPTY)
-        return copy_shaped(c, dict, shape, word_out);
+        return copy_shaped(c, dict, values, shape, word_out);
     PyObject *key, *value;
     Py_ssize_t position = 0;
     dh_word copy;
@@ -801,12 +818,12 @@ int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, const dh
     return conversion_end(&c, convert_entries(&c, dict, target, pairs));
 }
 
-int dhp_words_from_values(dhp_core *core, PyObject *dict, const dhp_packing *packing,
-                          dh_word *words)
+int dhp_words_from_values(dhp_core *core, PyObject *dict, PyObject *const *values,
+                          const dhp_packing *packing, dh_word *words)
 {
     conversion c;
     conversion_begin(&c, core, packing);
-    return conversion_end(&c, convert_values(&c, dict, words));
+    return conversion_end(&c, convert_values(&c, dict, values, words));
 }
 
 void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count)

@@ -31,12 +31,12 @@ void dhp_shapes_forget(dhp_core *core)
     core->shapes = NULL;
 }
 
-static bool known_has_keys(const dhp_known_shape *known, PyObject *dict)
+static bool known_has_keys(const dhp_known_shape *known, PyObject *dict, PyObject **values_out)
 {
-    PyObject *key, *value;
+    PyObject *key;
     Py_ssize_t position = 0;
     for (unsigned i = 0; i < known->count; i++)
-        if (!PyDict_Next(dict, &position, &key, &value) || key != known->keys[i])
+        if (!PyDict_Next(dict, &position, &key, &values_out[i]) || key != known->keys[i])
             return false;
     return true;
 }
@@ -53,35 +53,37 @@ static void known_learn(dhp_core *core, dhp_known_shape *known, PyObject *dict, 
 }
 
 /* By the keys themselves; EMPTY also when one of them is no str. */
-static dh_word shape_of_keys(dhp_core *core, PyObject *dict)
+static dh_word shape_of_keys(dhp_core *core, PyObject *dict, PyObject **values_out)
 {
     dh_key keys[DH_SHAPE_KEYS_MAX];
-    PyObject *key, *value;
+    PyObject *key;
     Py_ssize_t position = 0;
     unsigned count = 0;
-    while (PyDict_Next(dict, &position, &key, &value)) {
+    while (PyDict_Next(dict, &position, &key, &values_out[count])) {
         if (!PyUnicode_CheckExact(key))
             return DH_EMPTY;
         if (!dhp_key_from_text(core, key, &keys[count])) {
             PyErr_Clear(); /* lone surrogates */
             return DH_EMPTY;
         }
-        count++;
+        if (++count == DH_SHAPE_KEYS_MAX)
+            break;
     }
     return dh_shape_of_keys(core->heap, keys, count);
 }
 
-dh_word dhp_shape_of_dict(dhp_core *core, PyObject *dict)
+dh_word dhp_shape_of_dict(dhp_core *core, PyObject *dict, PyObject **values_out)
 {
     PyObject *key, *value;
     Py_ssize_t position = 0, size = PyDict_Size(dict);
     if (size > (Py_ssize_t)DH_SHAPE_KEYS_MAX || !PyDict_Next(dict, &position, &key, &value))
         return DH_EMPTY;
     dhp_known_shape *known = known_slot(core, key, (unsigned)size);
-    if (known->serial != 0 && known->count == (unsigned)size && known_has_keys(known, dict) &&
+    if (known->serial != 0 && known->count == (unsigned)size &&
+        known_has_keys(known, dict, values_out) &&
         dh_shape_serial(core->heap, known->shape) == known->serial)
         return known->shape;
-    dh_word shape = shape_of_keys(core, dict);
+    dh_word shape = shape_of_keys(core, dict, values_out);
     if (shape != DH_EMPTY)
         known_learn(core, known, dict, shape);
     return shape;

@@ -99,8 +99,8 @@ static int dict_insert(dhp_proxy *self, const dhp_key *key, PyObject *key_obj, d
     return dhp_raise(self->core, rc);
 }
 
-/* Store a word, which is taken over. A key that needs no cell is stored at once; any other is made
- * only when it turns out to be absent, so that overwriting never makes a cell. True, 1.0 and
+/* Store a word, which is taken over. A str, or a key that needs no cell, is stored at once; any other
+ * is made only when it turns out to be absent, so that overwriting never makes a cell. True, 1.0 and
  * Decimal(1) have the key of 1 but must come back as what they are. */
 static int dict_set_word(dhp_proxy *self, const dhp_key *key, PyObject *key_obj, dh_word value)
 {
@@ -108,6 +108,13 @@ static int dict_set_word(dhp_proxy *self, const dhp_key *key, PyObject *key_obj,
     dh_word dict = dhp_word_for_store(self);
     if (DH_UNLIKELY(dict == 0))
         return -1;
+    if (key->key.tag == 's' && !key->is_packed) {
+        int stored = dh_dict_set_str(self->core->heap, dict, &key->key, value);
+        if (DH_LIKELY(stored == 0))
+            return 0;
+        dh_value_drop(self->core->heap, value);
+        return dhp_raise(self->core, stored);
+    }
     dh_word key_word = key->key.word;
     if (PyBool_Check(key_obj) || PyFloat_CheckExact(key_obj) || key->is_packed)
         key_word = DH_EMPTY;

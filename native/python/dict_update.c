@@ -167,12 +167,12 @@ static bool is_empty(const dhp_proxy *self, dh_word dict)
     return dh_dict_length(self->core->heap, dict, &length) == 0 && length == 0;
 }
 
-static int shaped_from_plain(dhp_proxy *self, PyObject *dict, dh_word shape,
-                             const dhp_packing *packing)
+static int shaped_from_plain(dhp_proxy *self, PyObject *dict, PyObject *const *values,
+                             dh_word shape, const dhp_packing *packing)
 {
-    dh_word values[DH_SHAPE_KEYS_MAX];
-    int rc = dhp_words_from_values(self->core, dict, packing, values);
-    return rc != 0 ? rc : store_shaped(self, shape, values, (size_t)PyDict_Size(dict));
+    dh_word words[DH_SHAPE_KEYS_MAX];
+    int rc = dhp_words_from_values(self->core, dict, values, packing, words);
+    return rc != 0 ? rc : store_shaped(self, shape, words, (size_t)PyDict_Size(dict));
 }
 
 static int pairs_from_plain(dhp_proxy *self, PyObject *dict, dh_word target,
@@ -189,12 +189,13 @@ static int pairs_from_plain(dhp_proxy *self, PyObject *dict, dh_word target,
 }
 
 /* The shape for an update of an empty dict; EMPTY when the dict is not empty. */
-static dh_word shape_for_update(dhp_proxy *self, dh_word target, PyObject *dict)
+static dh_word shape_for_update(dhp_proxy *self, dh_word target, PyObject *dict,
+                                PyObject **values_out)
 {
     if (!is_empty(self, target))
         return DH_EMPTY;
     int was_enabled = dhp_gc_pause();
-    dh_word shape = dhp_shape_of_dict(self->core, dict);
+    dh_word shape = dhp_shape_of_dict(self->core, dict, values_out);
     dhp_gc_resume(was_enabled);
     return shape;
 }
@@ -205,10 +206,11 @@ static int update_from_plain(dhp_proxy *self, PyObject *dict)
     dhp_packing packing = {0};
     int rc;
     do {
+        PyObject *values[DH_SHAPE_KEYS_MAX];
         dh_word target = dhp_word_for_store(self);
-        dh_word shape = target == 0 ? DH_EMPTY : shape_for_update(self, target, dict);
+        dh_word shape = target == 0 ? DH_EMPTY : shape_for_update(self, target, dict, values);
         rc = target == 0         ? -1
-             : shape != DH_EMPTY ? shaped_from_plain(self, dict, shape, &packing)
+             : shape != DH_EMPTY ? shaped_from_plain(self, dict, values, shape, &packing)
                                  : pairs_from_plain(self, dict, target, &packing);
     } while (rc == DHP_RETRY && (rc = dhp_packing_gather(self->core, &packing, dict)) == 0);
     dhp_packing_finish(self->core, &packing);

@@ -22,19 +22,28 @@ uint64_t dhp_memo_find(const dhp_memo *memo, uint64_t key)
     return memo->room == 0 ? 0 : memo->items[memo_slot(memo, key)].value;
 }
 
+static void memo_free(const dhp_memo *memo, dhp_memo_item *items)
+{
+    if (items != memo->few)
+        free(items);
+}
+
 static int memo_grow(dhp_memo *memo)
 {
-    dhp_memo old = *memo;
-    size_t room = old.room ? old.room * 2 : 64;
-    dhp_memo_item *items = calloc(room, sizeof *items);
-    if (items == NULL)
-        return ENOMEM;
+    dhp_memo_item *old = memo->items, *items = memo->few;
+    size_t old_room = memo->room, room = DHP_MEMO_FEW;
+    if (old != NULL) {
+        room = old == memo->few ? 64 : old_room * 2;
+        items = calloc(room, sizeof *items);
+        if (items == NULL)
+            return ENOMEM;
+    }
     memo->items = items;
     memo->room = room;
-    for (size_t i = 0; i < old.room; i++)
-        if (old.items[i].key != 0)
-            items[memo_slot(memo, old.items[i].key)] = old.items[i];
-    free(old.items);
+    for (size_t i = 0; i < old_room; i++)
+        if (old[i].key != 0)
+            items[memo_slot(memo, old[i].key)] = old[i];
+    memo_free(memo, old);
     return 0;
 }
 
@@ -49,6 +58,6 @@ int dhp_memo_add(dhp_memo *memo, uint64_t key, uint64_t value)
 
 void dhp_memo_finish(dhp_memo *memo)
 {
-    free(memo->items);
+    memo_free(memo, memo->items);
     *memo = (dhp_memo){0};
 }

@@ -1,4 +1,5 @@
-/* memo.h -- a map from word to word for one walk over a graph. Zero memory is the empty memo. */
+/* memo.h -- a map from word to word for one walk over a graph. Zero memory is the empty memo. It must
+ * stay where it is while it is in use. */
 #ifndef DHP_MEMO_H
 #define DHP_MEMO_H
 
@@ -10,10 +11,13 @@ typedef struct {
     uint64_t value;
 } dhp_memo_item;
 
+#define DHP_MEMO_FEW 8u
+
 typedef struct {
     dhp_memo_item *items;
     size_t room; /* power of two, or 0 */
     size_t count;
+    dhp_memo_item few[DHP_MEMO_FEW]; /* where the first items stand: most walks need no memory */
 } dhp_memo;
 
 /* The value, 0 when the key was not met. */

@@ -112,7 +112,7 @@ typedef struct {
     dh_key int_key;          /* key of the int 0, the form of all others             */
     dhp_known_text *texts;   /* DHP_KNOWN_TEXTS slots, by address                   */
     void **texts_seen;       /* by slot: the last other one, an address only        */
-    dhp_name *names;       /* DHP_NAMES slots, by word                              */
+    dhp_name *names;         /* DHP_NAMES slots, by word                              */
     dhp_known_shape *shapes; /* DHP_KNOWN_SHAPES slots, by address of the first key */
     char is_read_only;
     Py_ssize_t exports_count;    /* views of buffers still alive, also after close   */
@@ -376,9 +376,9 @@ int dhp_words_from_sequence(dhp_core *core, PyObject *seq, dh_word **words_out, 
  * for the dict and call again; -1. */
 int dhp_words_from_dict(dhp_core *core, PyObject *dict, dh_word target, const dhp_packing *packing,
                         dh_word *pairs);
-/* Only the values of a plain dict, in its order; the same. */
-int dhp_words_from_values(dhp_core *core, PyObject *dict, const dhp_packing *packing,
-                          dh_word *words);
+/* Only the values of a plain dict, which come in its order; the same. */
+int dhp_words_from_values(dhp_core *core, PyObject *dict, PyObject *const *values,
+                          const dhp_packing *packing, dh_word *words);
 /* The same for the values of a record, a tuple; names, a tuple too, say where a failure was. */
 int dhp_words_from_fields(dhp_core *core, PyObject *names, PyObject *values, dh_word *words);
 /* Give back words that were not stored. New containers among them are left to the collector. */
@@ -386,8 +386,9 @@ void dhp_words_drop(dhp_core *core, const dh_word *words, size_t count);
 
 /* --- dict_shapes.c ---------------------------------------------------------------------------- */
 /* The shape that a copy of this plain dict would have, or EMPTY; with Python's collector paused and
- * the heap open. Runs no Python code. */
-dh_word dhp_shape_of_dict(dhp_core *core, PyObject *dict);
+ * the heap open. Runs no Python code. values_out: DH_SHAPE_KEYS_MAX; with a shape the dict's values,
+ * borrowed. */
+dh_word dhp_shape_of_dict(dhp_core *core, PyObject *dict, PyObject **values_out);
 void dhp_shapes_forget(dhp_core *core);
 
 /* --- convert_out.c ---------------------------------------------------------------------------- */

@@ -273,16 +273,10 @@ static int dict_insert_shaped(dh_heap *heap, dh_word *head, const dh_key *key, d
     return rc;
 }
 
-/* The key is not there: append it. */
-static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_found *found,
+/* Append to a dict that has keys of its own. */
+static int dict_append(dh_heap *heap, dh_word *head, const dh_key *key, dict_found *found,
                        dh_word key_word, dh_word value)
 {
-    bool can_share = dict_form(head) == DICT_SHAPED || head[DICT_ENTRIES] == DH_EMPTY;
-    if (can_share && dict_width(head) == DICT_WIDTH) {
-        int done = dict_insert_shaped(heap, head, key, key_word, value);
-        if (done != 0)
-            return done < 0 ? done : 0;
-    }
     dh_word index = head[DICT_INDEX];
     uint64_t used = dict_used(head);
     uint32_t number;
@@ -310,6 +304,50 @@ static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_fou
     return 0;
 }
 
+/* The key is not there. key_word EMPTY: the key is a str, and its word is made when it is needed. */
+static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_found *found,
+                       dh_word key_word, dh_word value)
+{
+    bool can_share = dict_form(head) == DICT_SHAPED || head[DICT_ENTRIES] == DH_EMPTY;
+    if (can_share && dict_width(head) == DICT_WIDTH) {
+        int done = dict_insert_shaped(heap, head, key, key_word, value);
+        if (done != 0)
+            return done < 0 ? done : 0;
+    }
+    if (key_word != DH_EMPTY)
+        return dict_append(heap, head, key, found, key_word, value);
+    int rc = dh_str_new(heap, key->data, key->size, &key_word);
+    if (rc != 0)
+        return rc;
+    rc = dict_append(heap, head, key, found, key_word, value);
+    if (rc != 0)
+        dh_value_drop(heap, key_word);
+    return rc;
+}
+
+static inline void dict_overwrite(dh_heap *heap, const dict_found *found, dh_word value)
+{
+    dh_word old = *found->value;
+    dh_store(found->value, value);
+    if (dh_is_ref(old) && old != value)
+        dh_value_drop(heap, old);
+}
+
+int dh_dict_set_str(dh_heap *heap, dh_word dict, const dh_key *key, dh_word value)
+{
+    dict_found found = DICT_NOT_FOUND;
+    dh_word *head = dict_head(heap, dict);
+    if (DH_UNLIKELY(head == NULL))
+        return dict_corrupt(heap, "head");
+    DH_ASSERT(key->tag == 's');
+    int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
+    if (rc == DH_E_ABSENT)
+        return dict_insert(heap, head, key, &found, DH_EMPTY, value);
+    if (DH_LIKELY(rc == 0))
+        dict_overwrite(heap, &found, value);
+    return rc;
+}
+
 int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word, dh_word value,
                 bool *was_new_out)
 {
@@ -319,10 +357,7 @@ int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word
         return dict_corrupt(heap, "head");
     int rc = dict_find(heap, head, key, DICT_WIDTH, &found);
     if (DH_LIKELY(rc == 0)) {
-        dh_word old = *found.value;
-        dh_store(found.value, value);
-        if (dh_is_ref(old) && old != value)
-            dh_value_drop(heap, old);
+        dict_overwrite(heap, &found, value);
         *was_new_out = false;
         return 0;
     }

@@ -38,6 +38,8 @@ int dh_dict_get(const dh_heap *heap, dh_word dict, const dh_key *key, dh_word *v
  * happens (callers probe first and make the key's cell only when needed). */
 int dh_dict_set(dh_heap *heap, dh_word dict, const dh_key *key, dh_word key_word, dh_word value,
                 bool *was_new_out) DH_MUST_USE;
+/* The same for a str key, whose word is made here if it is needed. On failure value is the caller's. */
+int dh_dict_set_str(dh_heap *heap, dh_word dict, const dh_key *key, dh_word value) DH_MUST_USE;
 /* Remove; the key's cell is dropped, the value handed to *value_out or dropped when NULL. */
 int dh_dict_delete(dh_heap *heap, dh_word dict, const dh_key *key, dh_word *value_out) DH_MUST_USE;
 /* Next entry in order: 1 and the words, 0 at the end, negative code when damaged. */

@@ -162,7 +162,9 @@ int dhi_shaped_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word k
 {
     shaped at;
     int done;
-    if (key->tag != 's')
+    /* A key may equal a str and be stored as something else: what it is must come back. */
+    bool is_text = key_word == DH_EMPTY || dh_is_short(key_word) || dh_is_ref_to(key_word, DH_T_STR);
+    if (key->tag != 's' || !is_text)
         return 0;
     if (dict_form(head) == DICT_TINY && dict_used(head) == 0)
         done = shaped_begin(heap, head, key, value);
