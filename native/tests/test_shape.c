@@ -127,30 +127,40 @@ static unsigned row_at(const row *r, unsigned name)
     return i;
 }
 
-static int row_set(table *t, row *r, unsigned name)
+/* The two ways to store: with the key's word, or letting the dict make it. */
+static int row_store(table *t, row *r, unsigned name, dh_word value, bool is_new)
 {
     containers_key key;
-    unsigned at = row_at(r, name);
-    dh_word key_word = DH_EMPTY, value;
-    bool was_new = false;
-    int rc = at < r->count ? 0 : name_word(t->heap, name, &key_word);
+    bool was_new = is_new;
+    dh_word key_word = DH_EMPTY;
+    const dh_key *canonical = name_key(t->heap, name, &key);
+    if (canonical->tag == 's' && check_random_below(2) == 0)
+        return dh_dict_set_str(t->heap, r->dict, canonical, value);
+    int rc = is_new ? name_word(t->heap, name, &key_word) : 0;
     if (rc != 0)
         return rc;
-    rc = value_word(t->heap, t->clock, &value);
-    if (rc == 0) {
-        rc =
-            dh_dict_set(t->heap, r->dict, name_key(t->heap, name, &key), key_word, value, &was_new);
-        if (rc != 0)
-            dh_value_drop(t->heap, value);
-    }
-    if (rc != 0) {
+    rc = dh_dict_set(t->heap, r->dict, canonical, key_word, value, &was_new);
+    if (rc != 0)
         dh_value_drop(t->heap, key_word);
+    CHECK_EQ(was_new, is_new);
+    return rc;
+}
+
+static int row_set(table *t, row *r, unsigned name)
+{
+    unsigned at = row_at(r, name);
+    dh_word value;
+    int rc = value_word(t->heap, t->clock, &value);
+    if (rc != 0)
+        return rc;
+    rc = row_store(t, r, name, value, at == r->count);
+    if (rc != 0) {
+        dh_value_drop(t->heap, value);
         return rc;
     }
-    CHECK_EQ(was_new, at == r->count);
+    r->count += at == r->count;
     r->names[at] = name;
     r->values[at] = t->clock++;
-    r->count += was_new;
     return 0;
 }
 

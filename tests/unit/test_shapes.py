@@ -169,6 +169,22 @@ def test_records_that_hold_themselves_and_others(heap: dh.Heap) -> None:
     assert heap.verify().ok
 
 
+def test_keys_that_are_read_often_are_one_object_and_never_a_wrong_one(heap: dh.Heap) -> None:
+    heap.root["records"] = [record(n) for n in range(10)]
+    one, another = heap.root["records"][8], heap.root["records"][9]
+    for _ in range(3):
+        list(one), dict(one.items()), dh.to_python(one)
+    assert all(a is b for a, b in zip(one, another, strict=True))
+    changing = heap.root["changing"] = heap.dict({1: 1})
+    for n in range(2000):  # cells are used again and again, for texts of the same length
+        key = f"a long name {n:04}"
+        changing[key] = n
+        assert list(changing) == [1, key] == list(changing) == list(changing.copy())
+        assert changing.popitem() == (key, n)
+        if n % 100 == 0:
+            heap.collect()
+
+
 def test_iteration_notices_every_change(heap: dh.Heap) -> None:
     heap.root["records"] = [record(n) for n in range(6)]
     changes: list[Callable[[Any], Any]] = [
