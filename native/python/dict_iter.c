@@ -51,21 +51,20 @@ static void iter_dealloc(PyObject *obj)
 /* 1 and the entry's words, 0 at the end, -1 with an exception. */
 static int iter_step(dict_iter *self, dh_word *key_out, dh_word *value_out)
 {
-    uint64_t version;
     dhp_proxy *dict = self->dict;
     dh_word word = dhp_word(dict);
     if (word == 0)
         return -1;
-    int rc = dh_dict_version(dict->core->heap, word, &version);
-    if (DH_UNLIKELY(rc == 0 && version != self->version)) {
-        PyErr_SetString(PyExc_RuntimeError, "dictionary changed size during iteration");
-        return -1;
-    }
-    if (rc == 0)
-        rc = self->is_reversed
-                 ? dh_dict_prev(dict->core->heap, word, &self->position, key_out, value_out)
-                 : dh_dict_next(dict->core->heap, word, &self->position, key_out, value_out);
-    return rc < 0 ? dhp_raise(dict->core, rc) : rc;
+    int rc = self->is_reversed ? dh_dict_step_back(dict->core->heap, word, self->version,
+                                                   &self->position, key_out, value_out)
+                               : dh_dict_step(dict->core->heap, word, self->version,
+                                              &self->position, key_out, value_out);
+    if (DH_LIKELY(rc == 0 || rc == 1))
+        return rc;
+    if (rc < 0)
+        return dhp_raise(dict->core, rc);
+    PyErr_SetString(PyExc_RuntimeError, "dictionary changed size during iteration");
+    return -1;
 }
 
 static PyObject *iter_item(dhp_core *core, dh_word key_word, dh_word value_word)

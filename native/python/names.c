@@ -42,7 +42,8 @@ static void name_learn(dhp_core *core, dhp_name *name, dh_word word, PyObject *t
     Py_ssize_t size;
     bool is_again = name->seen == word;
     name->seen = word;
-    if (!is_again || core->heap == NULL || /* an error on the way to the text may have run anything */
+    if (!is_again ||
+        core->heap == NULL || /* an error on the way to the text may have run anything */
         !name_view(core, word, storage, &view) || view.size > DHP_NAME_BYTES_MAX)
         return;
     for (size_t i = 0; i < view.size; i++)

@@ -212,6 +212,26 @@ int dh_dict_next(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *k
                         : dhi_entries_next(heap, head, pos, key_out, value_out);
 }
 
+int dh_dict_step(const dh_heap *heap, dh_word dict, uint64_t version, dh_dict_pos *pos,
+                 dh_word *key_out, dh_word *value_out)
+{
+    const dh_word *head = dict_head(heap, dict);
+    if (DH_UNLIKELY(head == NULL))
+        return dict_corrupt(heap, "head");
+    return dict_version(head) != version ? 2
+                                         : dhi_entries_next(heap, head, pos, key_out, value_out);
+}
+
+int dh_dict_step_back(const dh_heap *heap, dh_word dict, uint64_t version, dh_dict_pos *pos,
+                      dh_word *key_out, dh_word *value_out)
+{
+    const dh_word *head = dict_head(heap, dict);
+    if (DH_UNLIKELY(head == NULL))
+        return dict_corrupt(heap, "head");
+    return dict_version(head) != version ? 2
+                                         : dhi_entries_prev(heap, head, pos, key_out, value_out);
+}
+
 int dh_dict_prev(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *key_out,
                  dh_word *value_out)
 {

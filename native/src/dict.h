@@ -48,6 +48,11 @@ int dh_dict_next(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *k
 /* Same, from the end backwards. */
 int dh_dict_prev(const dh_heap *heap, dh_word dict, dh_dict_pos *pos, dh_word *key_out,
                  dh_word *value_out) DH_MUST_USE;
+/* The same two for an iterator: 2 when the dict's version is another by now. */
+int dh_dict_step(const dh_heap *heap, dh_word dict, uint64_t version, dh_dict_pos *pos,
+                 dh_word *key_out, dh_word *value_out) DH_MUST_USE;
+int dh_dict_step_back(const dh_heap *heap, dh_word dict, uint64_t version, dh_dict_pos *pos,
+                      dh_word *key_out, dh_word *value_out) DH_MUST_USE;
 int dh_dict_clear(dh_heap *heap, dh_word dict) DH_MUST_USE;
 /* Room for count more entries at once (bulk loads); a hint that may do nothing. */
 int dh_dict_reserve(dh_heap *heap, dh_word dict, uint64_t count) DH_MUST_USE;

@@ -28,7 +28,7 @@ int dhi_word_hash(const dh_heap *heap, dh_word key, uint32_t *hash_out)
 /* --- one cell --------------------------------------------------------------------------------- */
 
 /* The cell of a tiny or small dict that holds `used` entries for certain. */
-static dh_word *entries_at(const dh_heap *heap, const dh_word *head, uint64_t *room_out)
+static inline dh_word *entries_at(const dh_heap *heap, const dh_word *head, uint64_t *room_out)
 {
     size_t bytes = 0;
     dh_word *entries = NULL;

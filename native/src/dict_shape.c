@@ -17,6 +17,7 @@
 typedef struct {
     uint64_t sequence;
     uint64_t serial;
+    uint64_t from; /* serial of a shape that has all keys of this one but the last; 0: not known */
     dh_word shape; /* EMPTY: the row is free */
 } shapes_row;
 
@@ -65,14 +66,16 @@ static bool key_is_word(const dh_heap *heap, const dh_key *key, dh_word w)
     return view.size == key->size && dhi_text_same(view.data, key->data, view.size);
 }
 
-static bool shape_has_keys(const dh_heap *heap, dh_word w, const dhi_key_sequence *keys)
+/* The first `known` keys are not looked at. */
+static bool shape_has_keys(const dh_heap *heap, dh_word w, const dhi_key_sequence *keys,
+                           unsigned known)
 {
     unsigned count = keys->words_count + keys->keys_count;
     const dh_word *shape = dhi_shape_at(heap, w, count);
     if (shape == NULL || shape_count(shape) != count)
         return false;
     const dh_word *words = shape + SHAPE_KEYS;
-    for (unsigned i = 0; i < keys->words_count; i++)
+    for (unsigned i = known; i < keys->words_count; i++)
         if (!words_are_same_text(heap, words[i], keys->words[i]))
             return false;
     for (unsigned i = 0; i < keys->keys_count; i++)
@@ -199,24 +202,29 @@ static bool shapes_room(const dh_heap *heap, dh_shapes *shapes)
     return has_room;
 }
 
-static void shapes_put(dh_shapes *shapes, const dh_word *shape, dh_word w)
+static void shapes_put(dh_shapes *shapes, const dh_word *shape, dh_word w, uint64_t from)
 {
     shapes_row row = {(uint64_t)dh_int_value(shape[SHAPE_SEQUENCE]),
-                      dh_meta_serial(shape[SHAPE_META]), w};
+                      dh_meta_serial(shape[SHAPE_META]), from, w};
     rows_put(shapes->rows, shapes->rows_count, &row);
     shapes->used_count++;
 }
 
+/* A dict that is filled key by key comes from the same shape each time: its keys are compared once. */
 static dh_word shapes_find(const dh_heap *heap, const dh_shapes *shapes,
                            const dhi_key_sequence *keys)
 {
     uint32_t mask = shapes->rows_count - 1;
     for (uint32_t i = (uint32_t)keys->sequence & mask; shapes->rows[i].shape != DH_EMPTY;
          i = (i + 1) & mask) {
-        const shapes_row *row = &shapes->rows[i];
+        shapes_row *row = &shapes->rows[i];
+        bool is_known = keys->from != 0 && row->from == keys->from;
         if (row->sequence == keys->sequence && row_is_valid(heap, row) &&
-            shape_has_keys(heap, row->shape, keys))
+            shape_has_keys(heap, row->shape, keys, is_known ? keys->words_count : 0)) {
+            if (keys->from != 0)
+                row->from = keys->from;
             return row->shape;
+        }
     }
     return DH_EMPTY;
 }
@@ -239,7 +247,7 @@ static void recent_read(const dh_heap *heap, dh_shapes *shapes)
     for (unsigned i = 1; recent != NULL && i <= SHAPES_RECENT; i++)
         if (recent[i] != DH_EMPTY && dhi_shape_check(heap, recent[i]) == 0 &&
             shapes_room(heap, shapes))
-            shapes_put(shapes, dh_at(heap, dh_ref_off(recent[i])), recent[i]);
+            shapes_put(shapes, dh_at(heap, dh_ref_off(recent[i])), recent[i], 0);
 }
 
 /* Failing costs a second shape of the same keys in a later process. */
@@ -331,7 +339,7 @@ static dh_word shapes_add(dh_heap *heap, dh_shapes *shapes, const dhi_key_sequen
     bool journal_was_open = dh_journal_suspend(heap);
     dh_word shape = shape_make(heap, keys);
     if (shape != DH_EMPTY) {
-        shapes_put(shapes, dh_at(heap, dh_ref_off(shape)), shape);
+        shapes_put(shapes, dh_at(heap, dh_ref_off(shape)), shape, keys->from);
         recent_enter(heap, shape);
     }
     dh_journal_resume(heap, journal_was_open);
@@ -361,7 +369,7 @@ dh_word dhi_shape_get(dh_heap *heap, const dhi_key_sequence *keys)
 
 dh_word dh_shape_of_keys(dh_heap *heap, const dh_key *keys, unsigned count)
 {
-    dhi_key_sequence wanted = {SHAPE_SEQUENCE_EMPTY, NULL, 0, keys, count};
+    dhi_key_sequence wanted = {SHAPE_SEQUENCE_EMPTY, 0, NULL, 0, keys, count};
     for (unsigned i = 0; i < count; i++) {
         if (keys[i].tag != 's')
             return DH_EMPTY;

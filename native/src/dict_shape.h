@@ -63,6 +63,7 @@ static inline const dh_word *dhi_shape_at(const dh_heap *heap, dh_word w, uint64
 /* A key sequence: the keys of a shape, if any, and more. All are strings. */
 typedef struct {
     uint64_t sequence;
+    uint64_t from; /* serial of the shape that the words are of; 0: there are none */
     const dh_word *words;
     unsigned words_count;
     const dh_key *keys;

@@ -131,8 +131,12 @@ static int shaped_extend(dh_heap *heap, dh_word *head, const shaped *at, const d
                          dh_word value)
 {
     uint64_t sequence = (uint64_t)dh_int_value(at->shape[SHAPE_SEQUENCE]);
-    dhi_key_sequence wanted = {dhi_sequence_next(sequence, key->hash), at->shape + SHAPE_KEYS,
-                               (unsigned)at->used, key, 1};
+    dhi_key_sequence wanted = {dhi_sequence_next(sequence, key->hash),
+                               dh_meta_serial(at->shape[SHAPE_META]),
+                               at->shape + SHAPE_KEYS,
+                               (unsigned)at->used,
+                               key,
+                               1};
     dh_word shape = dhi_shape_get(heap, &wanted), values = head[DICT_ENTRIES];
     dh_word *words = at->values;
     if (shape == DH_EMPTY)
@@ -163,7 +167,8 @@ int dhi_shaped_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word k
     shaped at;
     int done;
     /* A key may equal a str and be stored as something else: what it is must come back. */
-    bool is_text = key_word == DH_EMPTY || dh_is_short(key_word) || dh_is_ref_to(key_word, DH_T_STR);
+    bool is_text =
+        key_word == DH_EMPTY || dh_is_short(key_word) || dh_is_ref_to(key_word, DH_T_STR);
     if (key->tag != 's' || !is_text)
         return 0;
     if (dict_form(head) == DICT_TINY && dict_used(head) == 0)

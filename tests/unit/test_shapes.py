@@ -6,6 +6,7 @@ dict. The layout has its own tests in native/tests/test_shape.c.
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,30 @@ def test_keys_that_are_equal_but_not_the_same_stay_what_they_are(heap: dh.Heap) 
     dicts = [{1: "a", "b": 2}, {True: "a", "b": 2}, {1.0: "a", "b": 2}] * 5
     heap.root["dicts"] = dicts
     assert repr(dh.to_python(heap.root["dicts"])) == repr(dicts)
+
+
+@dh.register
+class Name(enum.StrEnum):
+    """Equal to a str, and yet not one."""
+
+    SHORT = "id"
+    LONG = LONG
+
+
+def test_keys_that_are_equal_to_a_str_stay_what_they_are(heap: dh.Heap) -> None:
+    plain_keys, members = ["id", LONG], [Name.SHORT, Name.LONG]
+    for _ in range(3):
+        heap.root["records"] = [dict.fromkeys(plain_keys, n) for n in range(4)]
+        heap.root["others"] = [dict.fromkeys(members, n) for n in range(4)]
+        for keys in (plain_keys, members, ["id", Name.LONG], [Name.SHORT, LONG]):
+            made = heap.dict()
+            for key in keys:
+                made[key] = 1
+            assert [type(key) for key in made] == [type(key) for key in keys]
+            assert made[Name.LONG] == made[LONG] == 1
+    assert [type(key) for key in heap.root["others"][3]] == [Name, Name]
+    assert [type(key) for key in heap.root["records"][3]] == [str, str]
+    assert heap.verify().ok
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 31, 32, 33, 100])
