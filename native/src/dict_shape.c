@@ -12,7 +12,8 @@
 #define ROWS_FIRST 64u
 /* Key sequences remembered for their second sighting. Few, on purpose: what comes again only after
  * many others is data, not a kind of record. */
-#define SEEN_COUNT 128u
+#define SEEN_SETS 32u
+#define SEEN_WAYS 4u /* kinds of records that come in turn must not push one another out */
 
 typedef struct {
     uint64_t sequence;
@@ -26,7 +27,8 @@ typedef struct dh_shapes {
     uint32_t rows_count, used_count;
     uint32_t refusals_left; /* there were too many shapes: look again after so many requests */
     bool is_recent_read;
-    uint64_t seen[SEEN_COUNT];
+    uint64_t seen[SEEN_SETS][SEEN_WAYS];
+    uint8_t seen_next[SEEN_SETS];
 } dh_shapes;
 
 void dhi_shapes_free(dh_heap *heap)
@@ -348,10 +350,12 @@ static dh_word shapes_add(dh_heap *heap, dh_shapes *shapes, const dhi_key_sequen
 
 static bool shapes_has_seen(dh_shapes *shapes, uint64_t sequence)
 {
-    uint64_t *slot = &shapes->seen[(sequence >> 32) % SEEN_COUNT];
-    bool is_again = *slot == sequence;
-    *slot = sequence;
-    return is_again;
+    unsigned set = (unsigned)(sequence >> 32) % SEEN_SETS;
+    for (unsigned way = 0; way < SEEN_WAYS; way++)
+        if (shapes->seen[set][way] == sequence)
+            return true;
+    shapes->seen[set][shapes->seen_next[set]++ % SEEN_WAYS] = sequence;
+    return false;
 }
 
 dh_word dhi_shape_get(dh_heap *heap, const dhi_key_sequence *keys)
