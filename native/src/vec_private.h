@@ -161,7 +161,5 @@ int dhi_relaxed_remove(dh_heap *heap, dh_word *vec, uint64_t index, uint64_t cou
 int dhi_relaxed_add_leaf(dh_heap *heap, dh_word *vec) DH_MUST_USE;
 /* 0 < length < dh_vec_length(vec); clears and frees what lies behind. */
 int dhi_relaxed_cut(dh_heap *heap, dh_word *vec, uint64_t length) DH_MUST_USE;
-/* Take relaxed nodes of one child off the top. */
-void dhi_relaxed_lower(dh_heap *heap, dh_word *vec);
 
 #endif

@@ -10,6 +10,8 @@
 #include "../src/list.c"
 #include "../src/vec.c"
 #include "../src/vec_check.c"
+#include "../src/vec_merge.c"
+#include "../src/vec_relax.c"
 #include "../src/vec_relaxed.c"
 
 #include "test_vec_splice.c"
