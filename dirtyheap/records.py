@@ -136,7 +136,10 @@ def record(
 def asdict(record: object) -> dict[str, Any]:
     """A plain dict of a record's fields; records and containers in it become plain too.
 
-    What :func:`dirtyheap.to_python` gives: cycles and shared references are kept.
+    What :func:`dirtyheap.to_python` gives: cycles and shared references are kept. Fields that the
+    record was stored without are there if they have a plain default; a default_factory is not
+    called. A record that is a key of a dict or an element of a set stays a record: a dict cannot be
+    either.
 
     >>> import dirtyheap as dh
     >>> @dh.record

@@ -21,7 +21,8 @@ PyDoc_STRVAR(
     "list, set, collections.deque and bytearray, also inside plain dicts, lists and tuples; "
     "cycles\n"
     "and shared references are kept.\n"
-    "An ndarray of the heap becomes one with memory of its own. Anything else is returned as it "
+    "A record becomes a dict of its fields. An ndarray of the heap becomes one with memory of its "
+    "own.\nAnything else is returned as it "
     "is.\nO(what is reachable).\n\n"
     ">>> dirtyheap.to_python(heap.root[\"log\"])\n"
     "[]");
