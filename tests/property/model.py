@@ -1,4 +1,4 @@
-"""The model that a heap is held against: plain dicts, lists, deques and bytearrays, with identity.
+"""The model that a heap is held against: plain dicts, lists, sets and the like, with identity.
 
 A node is one container. Scalars stand in contents as they are, containers as nodes, so sharing and
 cycles are those of the model. A state is a shallow copy of the content of every node that lives; to
@@ -8,21 +8,36 @@ go back to it is to put these contents back: the nodes, like handles, stay the s
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import UserDict, deque
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 import dirtyheap as dh
 
-KINDS = {dh.Dict: dict, dh.List: list, dh.Deque: deque, dh.Buffer: bytearray}
+
+class Sorted(UserDict[Any, Any]):
+    """Content of a SortedDict; its order is made when it is asked for."""
+
+
+Content = dict[Any, Any] | list[Any] | bytearray | set[Any] | deque[Any] | Sorted
+
+KINDS = {
+    dh.Dict: dict,
+    dh.List: list,
+    dh.Buffer: bytearray,
+    dh.Set: set,
+    dh.Deque: deque,
+    dh.SortedDict: Sorted,
+}
 
 
 class Node:
-    """One container of the model: content is a dict, list, deque or bytearray."""
+    """One container of the model."""
 
     __slots__ = ("content",)
 
-    def __init__(self, content: dict[Any, Any] | list[Any] | deque[Any] | bytearray) -> None:
+    def __init__(self, content: Content) -> None:
         self.content = content
 
     def __repr__(self) -> str:
@@ -43,9 +58,9 @@ def children(value: Any) -> Iterable[Node]:
 
 def items_of(node: Node) -> Iterable[Any]:
     """The values that stand in a node."""
-    if isinstance(node.content, dict):
+    if isinstance(node.content, (dict, Sorted)):
         return node.content.values()
-    return node.content if isinstance(node.content, list | deque) else ()
+    return node.content if isinstance(node.content, (list, deque)) else ()
 
 
 def take_state(roots: Iterable[Node]) -> State:
@@ -75,10 +90,17 @@ def copied_in(value: Any, memo: dict[int, Any] | None = None) -> Any:
         return memo[id(value)]
     if type(value) is tuple:
         return tuple(copied_in(item, memo) for item in value)
-    if type(value) in (list, deque):
-        made: Any = [] if type(value) is list else deque(maxlen=value.maxlen)
+    if type(value) is list:
+        made: list[Any] = []
         node = memo[id(value)] = Node(made)
         made.extend(copied_in(item, memo) for item in value)
+        return node
+    if type(value) is deque:
+        node = memo[id(value)] = Node(deque(maxlen=value.maxlen))
+        node.content.extend(copied_in(item, memo) for item in value)
+        return node
+    if type(value) is set:
+        node = memo[id(value)] = Node(set(value))
         return node
     if type(value) is dict:
         node = memo[id(value)] = Node({})
@@ -139,14 +161,24 @@ class Comparison:
         if isinstance(content, bytearray):
             if bytes(proxy[:]) != bytes(content):
                 raise Mismatch(f"{where}: the bytes differ")
-        elif isinstance(content, list | deque):
-            if getattr(proxy, "maxlen", None) != getattr(content, "maxlen", None):
-                raise Mismatch(f"{where}: maxlen {proxy.maxlen}")
+        elif isinstance(content, set):
+            found_elements = {element: element for element in proxy}
+            for element in content:
+                if element not in proxy or element not in found_elements:
+                    raise Mismatch(f"{where}: lacks {element!r}")
+                self.value(f"an element of {where}", found_elements[element], element)
+        elif isinstance(content, (list, deque)):
+            if isinstance(content, deque) and proxy.maxlen != content.maxlen:
+                raise Mismatch(f"{where}: maxlen {proxy.maxlen}, expected {content.maxlen}")
             for i, (found, expected) in enumerate(zip(proxy, content, strict=True)):
                 self.value(f"{where}[{i}]", found, expected)
         else:
-            pairs = zip(proxy.items(), content.items(), strict=True)
-            for (found_key, found), (key, expected) in pairs:
+            items = (
+                content.items()
+                if isinstance(content, dict)
+                else sorted(content.items(), key=itemgetter(0))
+            )
+            for (found_key, found), (key, expected) in zip(proxy.items(), items, strict=True):
                 self.value(f"a key of {where}", found_key, key)
                 self.value(f"{where}[{key!r}]", found, expected)
 
@@ -158,6 +190,8 @@ def same_scalar(found: Any, expected: Any) -> bool:
         if math.isnan(expected):
             return math.isnan(found)
         return found == expected and math.copysign(1, found) == math.copysign(1, expected)
+    if isinstance(expected, frozenset):
+        return found == expected and sorted(map(repr, found)) == sorted(map(repr, expected))
     if not isinstance(expected, (int, str, bytes, type(None))) and repr(found) != repr(expected):
         return False
     return bool(found == expected)

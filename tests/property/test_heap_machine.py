@@ -1,7 +1,7 @@
 """A heap and its model in plain containers stay equal, whatever is done to them in whatever order.
 
-Nested Dict, List, Deque and Buffer; commits, commits that fail, rollbacks, nested transactions that
-end well or not, collections, folds, reopening. Handles keep their identity over all of it; those to
+Nested containers of all kinds; commits, commits that fail, rollbacks, nested transactions that end
+well or not, collections, folds, reopening. Handles keep their identity over all of it; those to
 containers that a state does not hold raise StaleObjectError. Hypothesis chooses the steps and
 shrinks what fails. The long version runs under `make soak`.
 """
@@ -19,75 +19,27 @@ from helpers import fault, require_tracker
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
-from model import Comparison, Mismatch, Node, State, copied_in, show_state, take_state
-from rich_values import rich_values
+from machine_rules import MoreContainers
+from model import Comparison, Mismatch, Node, Sorted, State, copied_in, show_state, take_state
+from values import keys, kinds, leaves, names, numbers, picks, plain_values, scalars
 
 import dirtyheap as dh
 
 CAPACITY = 64 << 20
 BUFFER_BYTES_MAX = 40_000
 
-# --- values --------------------------------------------------------------------------------------
-
-integers = st.one_of(
-    st.integers(-1000, 1000),
-    st.sampled_from([2**62 - 1, 2**62, -(2**62), -(2**62) - 1, 2**63, 2**64, 10**40, -(10**40)]),
-    st.integers(),
-)
-texts = st.one_of(
-    st.text(max_size=12),
-    st.sampled_from(["", "\0", "seven77", "eight888", "\ud800"]),
-    st.sampled_from([300, 5000]).map(lambda size: "é" * size),
-)
-blobs = st.one_of(st.binary(max_size=12), st.just(9000).map(bytes))
-floats = st.one_of(
-    st.floats(), st.sampled_from([0.0, -0.0, 5e-324, 1.7e308, float("nan"), float("inf")])
-)
-leaves = st.one_of(st.none(), st.booleans(), integers, floats, texts, blobs, rich_values)
-scalars = st.one_of(leaves, st.tuples(leaves, leaves), st.tuples(texts, st.tuples(integers)))
-# NaN is left out: two NaN keys are two in Python unless they are one object, and one in a heap.
-key_leaves = st.one_of(
-    st.none(), st.booleans(), integers, texts, blobs, st.floats(allow_nan=False), rich_values
-)
-keys = st.one_of(st.integers(0, 20), key_leaves, st.tuples(key_leaves, key_leaves))
-plain_values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=4),
-        st.builds(deque, st.lists(inner, max_size=4), st.sampled_from([None, 3, 700])),
-        st.dictionaries(keys, inner, max_size=4),
-        st.tuples(inner, inner),
-    ),
-    max_leaves=8,
-)
-# Records: dicts of the same keys in the same order, which share their key tables.
-names = st.sampled_from(["id", "n", "a long field name", "price", "another long name", "é", "ok"])
-kinds = st.sampled_from(
-    [
-        ["id"],
-        ["id", "n", "price"],
-        ["n", "id", "price"],
-        ["id", "a long field name", "price", "ok", "é", "n"],
-        [f"column {i}" for i in range(12)],
-        [f"{i}" for i in range(32)],
-    ]
-)
-picks = st.integers(0, 1 << 16)
-numbers = st.integers(0, 1 << 30)
-
 
 class Undo(Exception):
     """What a transaction is left with when it shall be undone."""
 
 
-class HeapMachine(RuleBasedStateMachine):
+class HeapMachine(MoreContainers):
     """One heap, one model, and the handles that a program would hold."""
 
     tracker = "auto"
@@ -317,42 +269,6 @@ class HeapMachine(RuleBasedStateMachine):
             getattr(chosen[0], wanted)()
             getattr(chosen[1].content, wanted)()
 
-    @rule(pick=picks, values=st.lists(plain_values, max_size=3), repeat=st.integers(1, 300))
-    def deque_put(self, pick: int, values: list[Any], repeat: int) -> None:
-        chosen = self.pick(pick, deque)
-        if chosen:
-            proxy, node = chosen
-            values = values * (repeat if len(values) == 1 else 1)
-            verb = "extendleft" if repeat % 2 else "extend"
-            getattr(proxy, verb)(values)
-            memo: dict[int, Any] = {}
-            getattr(node.content, verb)([copied_in(value, memo) for value in values])
-
-    @rule(pick=picks, other=picks)
-    def deque_link(self, pick: int, other: int) -> None:
-        chosen = self.pick(pick, deque)
-        if chosen:
-            linked, linked_node = self.pick(other)
-            chosen[0].appendleft(linked)
-            chosen[1].content.appendleft(linked_node)
-
-    @rule(pick=picks, number=numbers, wanted=st.sampled_from(["pop", "popleft", "del"]))
-    def deque_take(self, pick: int, number: int, wanted: str) -> None:
-        chosen = self.pick(pick, deque)
-        if chosen and chosen[1].content:
-            for one in (chosen[0], chosen[1].content):
-                if wanted == "del":
-                    del one[number % len(one)]
-                else:
-                    getattr(one, wanted)()
-
-    @rule(pick=picks, steps=st.integers(-900, 900))
-    def deque_rotate(self, pick: int, steps: int) -> None:
-        chosen = self.pick(pick, deque)
-        if chosen:
-            chosen[0].rotate(steps)
-            chosen[1].content.rotate(steps)
-
     @rule(pick=picks, at=numbers, data=st.binary(min_size=1, max_size=40), by_view=st.booleans())
     def buffer_store(self, pick: int, at: int, data: bytes, by_view: bool) -> None:
         chosen = self.pick(pick, bytearray)
@@ -370,18 +286,26 @@ class HeapMachine(RuleBasedStateMachine):
     # --- handles --------------------------------------------------------------------------------
 
     @rule(
-        wanted=st.sampled_from(["dict", "list", "deque", "buffer"]),
+        wanted=st.sampled_from(["dict", "list", "buffer", "set", "deque", "sorted"]),
         value=plain_values,
+        key=keys,
         size=st.integers(0, BUFFER_BYTES_MAX),
     )
-    def make(self, wanted: str, value: Any, size: int) -> None:
+    def make(self, wanted: str, value: Any, key: Any, size: int) -> None:
         """A container that nothing but Python holds yet."""
         if wanted == "dict":
             proxy, node = self.heap.dict({"value": value}), Node({"value": copied_in(value)})
         elif wanted == "list":
             proxy, node = self.heap.list([value]), Node([copied_in(value)])
+        elif wanted == "set":
+            proxy, node = self.heap.set([key]), Node({key})
         elif wanted == "deque":
-            proxy, node = self.heap.deque([value], 5), Node(deque([copied_in(value)], 5))
+            maxlen = size if size % 2 else None
+            proxy = self.heap.deque([value], maxlen)
+            node = Node(deque([copied_in(value)], maxlen))
+        elif wanted == "sorted":
+            proxy, node = self.heap.sorted_dict({size: value}), Node(Sorted())
+            node.content[size] = copied_in(value)
         else:
             proxy, node = self.heap.buffer(size), Node(bytearray(size))
         self.add_handle(proxy, node)
@@ -391,9 +315,9 @@ class HeapMachine(RuleBasedStateMachine):
         """Read a container out of another one and keep it."""
         proxy, node = self.pick(pick)
         content = node.content
-        if isinstance(content, dict):
+        if isinstance(content, (dict, Sorted)):
             places = [key for key, value in content.items() if isinstance(value, Node)]
-        elif isinstance(content, list | deque):
+        elif isinstance(content, (list, deque)):
             places = [i for i, value in enumerate(content) if isinstance(value, Node)]
         else:
             return
