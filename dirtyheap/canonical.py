@@ -97,9 +97,10 @@ def of_range(numbers: range, own: bytes) -> bytes:
     """The form of a range: equal as sequences, so the stop does not count."""
     if not numbers:
         return own
-    if len(numbers) == 1:
-        return own + signed_bytes(numbers[0])
-    parts = map(signed_bytes, (numbers[0], numbers.step, numbers[-1]))
+    first, last = numbers[0], numbers[-1]
+    if first == last:  # not len(): a range may be longer than len() can say
+        return own + signed_bytes(first)
+    parts = map(signed_bytes, (first, numbers.step, last))
     return own + b"".join(_pack_size(len(part)) + part for part in parts)
 
 

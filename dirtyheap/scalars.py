@@ -222,7 +222,8 @@ def _unpack_member(form: Form, data: bytes) -> Any:
     cls: Any = known.cls
     if member_name is None:
         return cls(value)
-    return cls.__members__.get(member_name) or Unknown(form, name, shown)
+    member = cls.__members__.get(member_name)  # which may be false, as a zero is
+    return Unknown(form, name, shown) if member is None else member
 
 
 def unpack_opaque(core: _native.Core, key: bytes | None, payload: bytes) -> Any:

@@ -74,6 +74,7 @@ _EPOCH: Final = datetime(1, 1, 1)
 # The constructor takes what a datetime pickles, ten times as fast as replace().
 _from_state: Final = cast(Any, datetime)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_SECOND: Final = timedelta(seconds=1)
 _DATETIME: Final = struct.Struct(">HBBBBBBH")  # year .. second, microsecond; bit 7 of month: fold
 _TIME: Final = struct.Struct(">BBBBH")  # hour .. second, microsecond; bit 7 of hour: fold
 _DATE: Final = struct.Struct(">HBB")
@@ -172,8 +173,9 @@ def _time_key(moment: time) -> bytes:
     offset = moment.utcoffset()
     if offset is None:  # a zone that depends on the date does not count, as in Python
         return b"x" + TIME + _time_state(moment, 0)
-    micros = ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 10**6 + moment.microsecond
-    micros -= offset // _MICROSECOND
+    # As in Python: what the offset has below a second does not count.
+    seconds = (moment.hour * 60 + moment.minute) * 60 + moment.second - offset // _SECOND
+    micros = seconds * 10**6 + moment.microsecond
     return b"x" + TIME + b"u" + micros.to_bytes(8, "little", signed=True)
 
 

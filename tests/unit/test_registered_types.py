@@ -193,6 +193,34 @@ def test_enums_know_members_by_name(heap, forget):
     assert (type(unknown), unknown.name, unknown.data) == (dh.Unknown, "size", "SMALL")
 
 
+def test_enum_members_that_are_false(heap, forget):
+    class Level(enum.IntEnum):
+        NONE = 0
+
+    class Name(enum.StrEnum):
+        EMPTY = ""
+
+    class Ratio(float, enum.Enum):
+        ZERO = -0.0
+
+    class Mode(enum.Flag):
+        OFF = 0
+
+    class Stubborn(enum.Enum):
+        NO = "no"
+
+        def __bool__(self):
+            return False
+
+    members = [Level.NONE, Name.EMPTY, Ratio.ZERO, Mode.OFF, Stubborn.NO]
+    for member in members:
+        dh.register(type(member))
+    heap.root["x"] = {"values": members, "keys": dict.fromkeys([*members[1:4], Stubborn.NO])}
+    found = [*heap.root["x"]["values"], *heap.root["x"]["keys"]]
+    for member, wanted in zip(found, [*members, *members[1:4], Stubborn.NO], strict=True):
+        assert member is wanted
+
+
 def test_an_enum_with_an_equality_of_its_own(heap, forget):
     class Loud(enum.Enum):
         A = "a"
