@@ -1,4 +1,4 @@
-"""Element access: dict and list operations against built-ins and what people use for persistence.
+"""Element access: dict, list and deque against built-ins and what people use for persistence.
 
 One pass = insert every key into an empty container, then get, set, in, not in, iterate, delete,
 each timed as a whole; keys are new objects in each operation (no cached hash, no identity shortcut)
@@ -18,6 +18,7 @@ import random
 import statistics
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,40 @@ def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
     return samples
 
 
+def measure_deques(heap: dh.Heap, count: int, passes: int) -> Samples:
+    """Both ends, index, iterate, against the built-in."""
+    contestants: list[tuple[str, Callable[[], Any]]] = [("deque", deque), ("dirtyheap", heap.deque)]
+    passes_of = {
+        name: {
+            "append": timed_loop("append(k)", "append = c.append"),
+            "appendleft": timed_loop("append(k)", "append = c.appendleft"),
+            "index": timed_loop("c[k]"),
+            "iterate": timed_loop("pass", over="c"),
+            "pop": timed_loop("pop()", "pop = c.pop"),
+            "popleft": timed_loop("pop()", "pop = c.popleft"),
+        }
+        for name, _ in contestants
+    }
+    empty_loop = timed_loop("pass")
+    samples = Samples()
+    rng = random.Random(3)
+    for number in range(-1, passes):
+        order = rng.sample(range(count), count)
+        loop_ns = empty_loop(None, [i + 1000 - 1000 for i in order], 1, time.perf_counter_ns)
+        for name, make in contestants[:: 1 if number % 2 else -1]:
+            container = make()
+            if name == "dirtyheap":
+                heap.root["deque"] = container
+            for op, run in passes_of[name].items():
+                steps = len(container) if op == "iterate" else count
+                took = run(container, [i + 1000 - 1000 for i in order], 0, time.perf_counter_ns)
+                if number >= 0:
+                    samples.add(op, name, (took - (0 if op == "iterate" else loop_ns)) / steps)
+        heap.collect()
+    del heap.root["deque"]
+    return samples
+
+
 # --- all ------------------------------------------------------------------------------------------
 
 
@@ -320,6 +355,8 @@ def main() -> int:
             report(rows, samples, f"{set_name}, list", "list")
             ratio = samples.median("index", "dirtyheap") / samples.median("index", "array.array")
             judge(f"{set_name}, list: index / array.array's index", ratio, 1.2)
+        for set_name, count, passes in sizes:
+            report(rows, measure_deques(heap, count, passes), f"{set_name}, deque", "deque")
     write_csv("access", facts, rows)
     return 0
 
