@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import functools
 import inspect
+import keyword
 import re
 import sys
 import types
@@ -30,6 +31,7 @@ _Value = TypeVar("_Value")
 _MISSING: Final = dataclasses.MISSING
 _CLASS_VAR = re.compile(r"(\w+\.)*ClassVar\b")
 _INIT_VAR = re.compile(r"(\w+\.)*InitVar\b")
+_KW_ONLY = re.compile(r"(\w+\.)*KW_ONLY$")
 
 # --- what is public -------------------------------------------------------------------------------
 
@@ -129,7 +131,7 @@ def record(
     TypeError: Wallet.balance must be float, not str
     """
     known = _frame_names(sys._getframe(1))
-    make = functools.partial(_make, name=name, aliases=tuple(aliases), eq=eq, known=known)
+    make = functools.partial(_make, name=name, aliases=aliases, eq=eq, known=known)
     return make if cls is None else make(cls)
 
 
@@ -165,6 +167,7 @@ class _Names(dict[str, Any]):
     def __init__(self, module: str, known: Mapping[str, Any]) -> None:
         super().__init__(known)
         self.module_names = vars(sys.modules[module]) if module in sys.modules else {}
+        self.owner: Any = None  # the class that the annotations stand in, once it is made
 
     def __missing__(self, name: str) -> Any:
         if name in self.module_names or hasattr(builtins, name):
@@ -220,6 +223,12 @@ def _annotations(cls: type) -> dict[str, Any]:
 def _declare(cls: type, name: str, annotation: Any, names: _Names) -> _Declared:
     where = f"{cls.__qualname__}.{name}"
     text = annotation if isinstance(annotation, str) else ""
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise TypeError(f"{where}: {name!r} cannot be written as an attribute: choose another name")
+    if annotation is dataclasses.KW_ONLY or _KW_ONLY.match(text):
+        raise TypeError(
+            f"{where}: all fields of a record can be given by position: leave KW_ONLY out"
+        )
     if isinstance(annotation, dataclasses.InitVar) or _INIT_VAR.match(text):
         raise TypeError(f"{where}: a record has no InitVar; give values to fields")
     given = cls.__dict__.get(name, _MISSING)
@@ -228,6 +237,10 @@ def _declare(cls: type, name: str, annotation: Any, names: _Names) -> _Declared:
     if not given.init or given.kw_only is True:
         raise TypeError(f"{where}: init=False and kw_only=True are not there for records")
     default = given.default
+    if hasattr(type(default), "__get__"):
+        raise TypeError(
+            f"{where} is both a field and a {type(default).__name__}: give one of them another name"
+        )
     if isinstance(default, _native.Container) or type(default).__hash__ is None:
         raise ValueError(
             f"{where}: the default {default!r} could be changed, and all records would share it: "
@@ -271,11 +284,20 @@ def _declared_fields(cls: type, known: Mapping[str, Any]) -> dict[str, _Declared
     return fields
 
 
+def _refuse_dataclass(cls: type) -> None:
+    if "__dataclass_fields__" in cls.__dict__:
+        raise TypeError(
+            f"{cls.__qualname__} is a dataclass too: leave @dataclass out, for @record "
+            "alone makes fields of the annotations"
+        )
+
+
 def _check_class(cls: Any) -> None:
     if not isinstance(cls, type):
         raise TypeError(f"@record decorates a class, not {cls!r}")
     if "__dh_schema__" in cls.__dict__:
         raise TypeError(f"{cls.__qualname__} is a record class already")
+    _refuse_dataclass(cls)
     advice = {
         "__init__": "heap.new() sets the fields; use __post_init__ for more",
         "__new__": "heap.new() makes records; use __post_init__",
@@ -286,6 +308,13 @@ def _check_class(cls: Any) -> None:
             raise TypeError(f"{cls.__qualname__} defines {name}: {instead}")
     if cls.__dict__.get("__slots__"):
         raise TypeError(f"{cls.__qualname__} has __slots__: all attributes of a record are fields")
+    for base in cls.__mro__[1:-1]:
+        has_memory = base.__dictoffset__ != 0 or base.__basicsize__ > object.__basicsize__
+        if has_memory and not issubclass(base, Record) and not issubclass(Record, base):
+            raise TypeError(
+                f"{cls.__qualname__}: a record class cannot have attributes outside the heap: its "
+                f"base {base.__qualname__} needs __slots__ = (), or to be a record class too"
+            )
 
 
 def _functions(value: Any) -> Iterable[types.FunctionType]:
@@ -329,10 +358,12 @@ def _rebuild(cls: type, fields: Iterable[str]) -> type:
 
 
 def _make(
-    cls: type, *, name: str | None, aliases: tuple[str, ...], eq: bool, known: Mapping[str, Any]
+    cls: type, *, name: str | None, aliases: Iterable[str], eq: bool, known: Mapping[str, Any]
 ) -> type:
     _check_class(cls)
     stored_name = cls.__qualname__ if name is None else name
+    if isinstance(aliases, str):
+        raise TypeError(f"aliases={aliases!r}: must be a list of names, not one")
     names = (stored_name, *aliases)
     for each in names:
         if not isinstance(each, str) or not each or not each.isprintable():
@@ -344,6 +375,7 @@ def _make(
     for spec in fields.values():
         if spec.names.get(cls.__name__, made) is None:
             spec.names[cls.__name__] = made
+            spec.names.owner = made
     schema = RecordSchema(
         made,
         stored_name,
@@ -481,6 +513,12 @@ class _Accepted:
                 self.add_class(type(argument), type(argument).__qualname__)
         elif origin is typing.Annotated or origin is typing.Final:
             self.add(arguments[0], names)
+        elif annotation is typing.Self:
+            self.add(names.owner, names)
+        elif annotation is typing.LiteralString:
+            self.add_class(str, "str")
+        elif typing.is_typeddict(origin or annotation):
+            self.add_class(dict, "dict")
         elif hasattr(annotation, "__supertype__"):  # NewType
             self.add(annotation.__supertype__, names)
         elif type(annotation).__name__ == "TypeAliasType":
@@ -554,6 +592,7 @@ def _covered_names(cls: type) -> set[str]:
 
 def _complete(cls: Any) -> None:
     """Resolve the annotations of a record class; called once, before its first use."""
+    _refuse_dataclass(cls)  # a decorator above ours
     accepted = []
     for name, spec in cls.__dh_fields__.items():
         field_accepts = _Accepted()

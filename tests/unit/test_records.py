@@ -14,6 +14,7 @@ import importlib
 import json
 import math
 import pickle
+import re
 import sys
 import weakref
 from abc import ABC, abstractmethod
@@ -25,8 +26,11 @@ from typing import (
     Final,
     Generic,
     Literal,
+    LiteralString,
     NewType,
     Optional,
+    Self,
+    TypedDict,
     TypeVar,
     Union,
 )
@@ -400,6 +404,36 @@ def test_what_an_annotation_accepts(
             assert dh.to_python(record.f) == before
 
 
+class Typed(TypedDict):
+    a: int
+
+
+@dh.record
+class Linked:
+    next: Self | None = None
+    word: LiteralString = ""
+    facts: Typed | None = None
+
+
+def test_special_forms_of_typing(heap: dh.Heap) -> None:
+    linked = heap.new(Linked, heap.new(Linked), "a", {"a": 1})
+    assert linked.next is not None
+    linked.next.next = linked
+    assert linked.next.next is linked
+    assert linked.word == "a"
+    assert linked.facts == {"a": 1}
+    for name, words in (("next", "Linked | None"), ("word", "str"), ("facts", "dict | None")):
+        with pytest.raises(TypeError, match=rf"{name} must be {re.escape(words)}, not int"):
+            setattr(linked, name, 1)
+
+    @dh.record
+    class Below(Linked):
+        pass
+
+    linked.next = heap.new(Below, linked)
+    assert isinstance(linked.next, Below)
+
+
 @pytest.mark.parametrize(
     "annotation", [5, "Unknown", "list[", ["int"], Any.__class__("x", (), {})()]
 )
@@ -658,6 +692,10 @@ class WithDict:
     pass
 
 
+class WithSlot:
+    __slots__ = ("x",)
+
+
 @pytest.mark.parametrize(
     ("namespace", "bases", "error", "words"),
     [
@@ -670,7 +708,19 @@ class WithDict:
         ({"__annotations__": {"__a": int}}, (), TypeError, "two underscores"),
         ({"__annotations__": {"a": "InitVar[int]"}}, (), TypeError, "InitVar"),
         ({"x": property(lambda self: 1)}, (Point,), TypeError, "hides a field of a base"),
-        ({}, (WithDict,), TypeError, "__slots__ = ()"),
+        ({}, (WithDict,), TypeError, "WithDict needs __slots__ = ()"),
+        ({}, (WithSlot,), TypeError, "WithSlot needs __slots__ = ()"),
+        ({}, (int,), TypeError, "int needs __slots__ = ()"),
+        ({"__annotations__": {"class": int}}, (), TypeError, "'class' cannot be written"),
+        ({"__annotations__": {"a b": int}}, (), TypeError, "'a b' cannot be written"),
+        ({"__annotations__": {"_": dataclasses.KW_ONLY}}, (), TypeError, "leave KW_ONLY out"),
+        ({"__annotations__": {"_": "dataclasses.KW_ONLY"}}, (), TypeError, "leave KW_ONLY out"),
+        (
+            {"__annotations__": {"a": int}, "a": property(lambda self: 1)},
+            (),
+            TypeError,
+            "a is both a field and a property",
+        ),
         ({"c": functools.cached_property(lambda self: 1)}, (), TypeError, "cached_property"),
         (
             {"__annotations__": {"a": int, "b": int}, "a": 1},
@@ -707,8 +757,19 @@ def test_decorators_used_wrongly() -> None:
         dh.record(Point)
     with pytest.raises(TypeError, match="cannot be the name"):
         make({}, name="")
+    with pytest.raises(TypeError, match="must be a list of names"):
+        make({}, aliases="Old")
+    with pytest.raises(TypeError, match="leave @dataclass out"):
+        dh.record(dataclasses.dataclass(type("Data", (), {"__annotations__": {"a": int}})))
     with pytest.raises(TypeError, match="asdict"):
         dh.asdict({"a": 1})
+
+
+def test_a_dataclass_made_of_a_record_class(heap: dh.Heap) -> None:
+    """It would have another equality and no hash."""
+    cls = dataclasses.dataclass(make({"__annotations__": {"a": int}}))
+    with pytest.raises(TypeError, match="leave @dataclass out"):
+        heap.new(cls, 1)
 
 
 def test_a_default_of_the_wrong_type(heap: dh.Heap) -> None:
