@@ -33,6 +33,8 @@ class Pickled:
     def __init__(self, value: Any) -> None:
         self.value = value
 
+    __hash__ = None  # type: ignore[assignment]  # nor an element of a frozenset that is stored
+
     def __repr__(self) -> str:
         return f"dirtyheap.Pickled({self.value!r})"
 

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar, overload
 
 from . import _native
 from ._native import Record, RecordField, RecordSchema, record_classes, to_python
+from .definitions import is_same_definition
 
 __all__ = ["asdict", "field", "record"]
 
@@ -420,16 +421,9 @@ def _signature(fields: Mapping[str, _Declared]) -> inspect.Signature:
     )
 
 
-def _source(cls: type) -> object:
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
-
-
 def _refuse_other_definition(name: str, cls: type) -> None:
-    """A class may be defined again: by a notebook, a reload, a module that is also the script."""
     other = record_classes.get(name)
-    if other is None or (
-        other.owner.__qualname__ == cls.__qualname__ and _source(other.owner) == _source(cls)
-    ):
+    if other is None or is_same_definition(other.owner, cls):
         return
     raise TypeError(
         f"two record classes are named {name!r} in heaps: {other.owner.__module__}."

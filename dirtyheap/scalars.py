@@ -11,12 +11,14 @@ form (``canonical.py``), None for what cannot be a key; the payload a code below
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast, final
 
 import msgpack
 
 from . import _native, arrays, canonical, pickled
+from .definitions import is_same_definition
 from .errors import HeapCorruptError, HeapError
 from .standard_types import PACKERS, UNPACKERS, Form, Packer
 
@@ -53,6 +55,18 @@ def _to_msgpack(value: Any) -> bytes:
     return cast(bytes, msgpack.packb(value, unicode_errors="surrogatepass"))
 
 
+def _check_keys(value: Any) -> None:
+    """A tuple would be read as a list, which is no key; TypeError."""
+    if isinstance(value, dict):
+        if any(isinstance(key, tuple) for key in value):
+            raise TypeError("a tuple as a dict's key would not come back; use a list of pairs")
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for part in value:
+        _check_keys(part)
+
+
 def _from_msgpack(data: bytes) -> Any:
     # Sizes inside are held against that of the data, so nothing larger is ever made.
     return msgpack.unpackb(data, strict_map_key=False, unicode_errors="surrogatepass")
@@ -81,7 +95,10 @@ class _Registered:
 
 _registered: Final[dict[str, _Registered]] = {}
 
-_BUILT_IN: Final = (type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset)
+_BUILT_IN: Final = (
+    *(type(None), bool, int, float, str, bytes, tuple, list, dict, set, frozenset, deque),
+    *PACKERS,
+)
 
 
 @final
@@ -127,8 +144,9 @@ def register(
     Args:
         cls: exactly this class; subclasses are registered by themselves.
         pack: makes of a value whatever msgpack can hold: None, bool, int of 64 bits, float, str,
-            bytes, and lists and dicts of these. For values that serve as keys it must make the same
-            of equal values: two keys are one when class and packed bytes are the same.
+            bytes, and lists and dicts of these (no tuples as keys). For values that serve as keys
+            it must make the same of equal values: two keys are one when class and packed bytes are
+            the same.
         unpack: makes the value again. A tuple comes as a list.
         name: what the class is called in the file; its module and qualified name unless said. Give
             one if the class may move. A file never makes a module be imported: a value whose name
@@ -137,7 +155,8 @@ def register(
     An enum needs neither pack nor unpack: members are stored by their names.
 
     The values are immutable to the heap: what changes after storing is not seen. Classes registered
-    under a name already taken by another class are refused (ValueError).
+    under a name already taken by another class are refused (ValueError); the same class defined
+    again, as in a notebook, replaces the older one.
 
     >>> import dirtyheap as dh, tempfile, os
     >>> class Point:
@@ -154,19 +173,26 @@ def register(
     name = f"{cls.__module__}.{cls.__qualname__}" if name is None else name
     if not isinstance(name, str) or not name:
         raise TypeError(f"name={name!r}: must be a str that is not empty")
-    if cls in _BUILT_IN or cls in PACKERS or issubclass(cls, _native.Container):
+    if _is_held_already(cls):
         raise ValueError(f"{cls.__qualname__} needs no register(): heaps hold it already")
     is_enum = issubclass(cls, enum.Enum) and pack is None and unpack is None
     if not is_enum and not (callable(pack) and callable(unpack)):
         raise TypeError("register() takes a class, pack and unpack; only an enum needs neither")
     known = _registered.get(name)
-    if known is not None and known.cls is not cls:
+    if known is not None and not is_same_definition(known.cls, cls):
         raise ValueError(
             f"the name {name!r} is taken by {known.cls!r}: give this class its own, with name="
         )
     _registered[name] = _Registered(cls, unpack)
     packers[cls] = _enum_packer(cls, name) if is_enum else _user_packer(cls, name, pack)
     return cls
+
+
+def _is_held_already(cls: type) -> bool:
+    if cls in _BUILT_IN or cls in (Unknown, pickled.Pickled) or issubclass(cls, _native.Container):
+        return True
+    finder = lazy_packers.get(cls.__module__)
+    return finder is not None and finder(cls) is not None
 
 
 def _user_packer(cls: type, name: str, pack: Any) -> Packer:
@@ -176,6 +202,7 @@ def _user_packer(cls: type, name: str, pack: Any) -> Packer:
         made = pack(obj)
         try:
             payload = _USER + _to_msgpack([name, made])
+            _check_keys(made)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise TypeError(
                 f"the packer of {name} must return what msgpack can hold, and returned "
@@ -186,6 +213,20 @@ def _user_packer(cls: type, name: str, pack: Any) -> Packer:
     return packer
 
 
+def _plain_value(member: enum.Enum) -> Any:
+    """That of a member without a name: of flags, which may have more bits than msgpack's ints, or
+    of what an enum's ``_missing_`` made."""
+    value = member.value
+    return canonical.signed_bytes(value) if type(value) is int else [value]
+
+
+def _value_of_plain(plain: Any) -> Any:
+    if type(plain) is bytes:
+        return int.from_bytes(plain, "little", signed=True)
+    (value,) = plain
+    return value
+
+
 def _enum_packer(cls: Any, name: str) -> Packer:
     # A member of an int, str ... enum equals its plain value, unless the enum says otherwise.
     plain = (int, float, str, bytes, tuple)
@@ -194,7 +235,7 @@ def _enum_packer(cls: Any, name: str) -> Packer:
     def packer(core: object, member: Any) -> Form:
         is_named = cls.__members__.get(member.name) is member
         # A combination of flags has no name of its own.
-        fields = [name, member.name, None] if is_named else [name, None, member.value]
+        fields = [name, member.name, None] if is_named else [name, None, _plain_value(member)]
         payload = _ENUM + _to_msgpack(fields)
         key = canonical.of_plain(member) if equals_value else None
         return (b"x" + payload if key is None else key), payload
@@ -216,6 +257,8 @@ def _unpack_user(form: Form, data: bytes) -> Any:
 def _unpack_member(form: Form, data: bytes) -> Any:
     name, member_name, value = _named(data, 3)
     known = _registered.get(name)
+    if member_name is None:
+        value = _value_of_plain(value)
     shown = value if member_name is None else member_name
     if known is None or known.unpack is not None:
         return Unknown(form, name, shown)

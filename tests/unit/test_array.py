@@ -434,6 +434,11 @@ def test_one_object_met_twice_is_one_array(heap):
     assert heap.root["a"]["y"][0] is held
 
 
+def test_arrays_need_no_register():
+    with pytest.raises(ValueError, match="ndarray needs no register"):
+        dh.register(np.ndarray, bytes, np.frombuffer)
+
+
 def test_an_array_is_no_key(heap):
     for key in (np.arange(3), heap.array(3)):
         with pytest.raises(TypeError):

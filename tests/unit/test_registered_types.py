@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import weakref
+from collections import deque
 from decimal import Decimal
 from fractions import Fraction
 from uuid import UUID
@@ -99,7 +100,8 @@ def test_bad_registrations_are_refused(forget):
     dh.register(Local, str, lambda data: Local(), name="taken")  # anew: the same class
     with pytest.raises(ValueError, match="'taken' is taken by .*Local.*name="):
         dh.register(Other, str, str, name="taken")
-    for cls in (int, str, tuple, dict, dt.datetime, Decimal, dh.Dict, type(None)):
+    held = (int, str, tuple, dict, deque, dt.datetime, Decimal, dh.Dict, type(None))
+    for cls in (*held, dh.Pickled, dh.Unknown):
         with pytest.raises(ValueError, match="needs no register"):
             dh.register(cls, str, str)
     with pytest.raises(TypeError, match="takes a class first"):
@@ -112,6 +114,28 @@ def test_bad_registrations_are_refused(forget):
             dh.register(Other, str, str, name=name)
 
 
+def test_a_class_defined_again_replaces_the_older_one(heap, forget):
+    """As by running a notebook's cell twice."""
+
+    def define():
+        class Shape(enum.Enum):
+            ROUND = 0
+
+        class Local:
+            pass
+
+        dh.register(Local, lambda obj: 1, lambda data: Local(), name="local")
+        return dh.register(Shape), Local
+
+    old_shape, old = define()
+    heap.root["x"] = [old(), old_shape.ROUND]
+    new_shape, new = define()
+    assert type(heap.root["x"][0]) is new
+    assert heap.root["x"][1] is new_shape.ROUND
+    heap.root["x"] = [old(), new(), old_shape.ROUND, new_shape.ROUND]
+    assert [type(obj) for obj in heap.root["x"]] == [new, new, new_shape, new_shape]
+
+
 def test_exact_classes_only(heap):
     class Sub(Box):
         pass
@@ -121,7 +145,11 @@ def test_exact_classes_only(heap):
     assert Sub(1) not in heap.root
 
 
-@pytest.mark.parametrize("made", [object(), 2**70, {1j: 2}, [[object()]], {"s": {1, 2}}], ids=repr)
+@pytest.mark.parametrize(
+    "made",
+    [object(), 2**70, {1j: 2}, [[object()]], {"s": {1, 2}}, {"d": [{(1, 2): 3}]}],
+    ids=repr,
+)
 def test_a_packer_that_gives_what_msgpack_cannot_hold(heap, made):
     for use in (lambda: heap.root.update(x=Box(made)), lambda: heap.list([1, Box(made)])):
         with pytest.raises(TypeError, match=r"packer of test\.Box must return what msgpack"):
@@ -219,6 +247,32 @@ def test_enum_members_that_are_false(heap, forget):
     found = [*heap.root["x"]["values"], *heap.root["x"]["keys"]]
     for member, wanted in zip(found, [*members, *members[1:4], Stubborn.NO], strict=True):
         assert member is wanted
+
+
+def test_members_without_a_name(heap, forget):
+    class Wide(enum.IntFlag):
+        LOW = 1
+        HIGH = 2**70
+
+    class Loose(enum.Enum):
+        KNOWN = "known"
+
+        @classmethod
+        def _missing_(cls, value):
+            made = object.__new__(cls)
+            made._name_, made._value_ = None, value
+            return made
+
+    dh.register(Wide)
+    dh.register(Loose)
+    heap.root["x"] = [Wide.LOW | Wide.HIGH, ~Wide.HIGH, Wide(0), Loose("other"), Loose(b"x")]
+    flags, others = heap.root["x"][:3], heap.root["x"][3:]
+    assert flags == [Wide.LOW | Wide.HIGH, ~Wide.HIGH, Wide(0)]
+    assert {type(flag) for flag in flags} == {Wide}
+    assert [(type(other), other.value) for other in others] == [(Loose, "other"), (Loose, b"x")]
+    forget()
+    assert heap.root["x"][0].data == 2**70 + 1
+    assert heap.root["x"][3].data == "other"
 
 
 def test_an_enum_with_an_equality_of_its_own(heap, forget):
@@ -322,7 +376,11 @@ def test_pickles_are_read_where_allowed_only(heap):
 
 
 def test_pickles_are_no_keys_and_objects_that_cannot_be_pickled_no_values(heap):
-    for use in (lambda: heap.root.update({dh.Pickled(1): 1}), lambda: heap.root.get(dh.Pickled(1))):
+    for use in (
+        lambda: heap.root.update({dh.Pickled(1): 1}),
+        lambda: heap.root.get(dh.Pickled(1)),
+        lambda: heap.root.update(x=frozenset([dh.Pickled([1])])),
+    ):
         with pytest.raises(TypeError, match="hash"):
             use()
     with pytest.raises((TypeError, AttributeError), match="pickle"):
