@@ -361,7 +361,17 @@ class Heap:
 
         Its keys stay in order: ``irange``, ``bisect``, ``peekitem`` and positions as in
         ``sortedcontainers.SortedDict``. The order is that of the keys themselves; a key function
-        could not be stored.
+        could not be stored. Keys are int, float, bool, Decimal and Fraction among each other, or
+        str, bytes, date, datetime (all naive or all aware), time, timedelta, UUID, paths, or tuples
+        of these; what Python does not compare is refused (TypeError), and so is NaN (ValueError).
+
+        >>> import dirtyheap as dh, tempfile, os
+        >>> from datetime import datetime
+        >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h")) as heap:
+        ...     prices = heap.root["prices"] = heap.sorted_dict({datetime(2024, 1, 2): 10.5})
+        ...     prices[datetime(2024, 1, 1)] = 10.0
+        ...     prices.peekitem(0)
+        (datetime.datetime(2024, 1, 1, 0, 0), 10.0)
         """
         return self._core.new_sorted_dict(initial)
 

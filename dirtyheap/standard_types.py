@@ -119,17 +119,24 @@ def _with_fold(state: bytes) -> bytes:
     return state[:2] + bytes([state[2] ^ _FOLD]) + state[3:]
 
 
+def _micros_utc(fields: bytes, offset: timedelta) -> bytes:
+    micros: int = (_from_state(fields) - _EPOCH - offset) // _MICROSECOND
+    return micros.to_bytes(9, "little", signed=True)
+
+
 def _aware_key(moment: datetime, fields: bytes, zone: bytes) -> bytes:
     """Moments are equal when they are the same in UTC; but one whose offset depends on its fold
-    equals nothing outside its own zone (PEP 495, "Inter-zone comparison")."""
+    equals nothing outside its own zone (PEP 495, "Inter-zone comparison"), where its fold does not
+    count. It stands where it is with fold=0 (its place in a SortedDict)."""
     offset = moment.utcoffset()
     assert offset is not None  # both kinds of zones know it for every datetime
     if zone[:1] == b"z":
         twin = fields if moment.fold else _with_fold(fields)
-        if _from_state(twin, moment.tzinfo).utcoffset() != offset:
-            return b"x" + DATETIME + b"f" + fields + zone
-    micros: int = (_from_state(fields) - _EPOCH - offset) // _MICROSECOND
-    return b"x" + DATETIME + b"u" + micros.to_bytes(9, "little", signed=True)
+        twin_offset = _from_state(twin, moment.tzinfo).utcoffset()
+        if twin_offset != offset:
+            place = _micros_utc(fields, twin_offset if moment.fold else offset)
+            return b"x" + DATETIME + b"f" + place + fields + zone
+    return b"x" + DATETIME + b"u" + _micros_utc(fields, offset)
 
 
 def _pack_datetime(core: object, moment: datetime) -> Form:

@@ -1,9 +1,8 @@
 /* sorted_key.c -- keys of a SortedDict from Python objects, and what is refused as one.
  *
- * What Dict takes as keys (key.c) is taken here if it has an order. NaN has none: it is neither
- * before nor behind another number, and would be lost among them. Packed values (dates, Decimals)
- * have canonical forms that say what is equal, not what is smaller: they find the number that they
- * are equal to, and are not stored.
+ * What Dict takes as keys (key.c) is taken here if it has an order (order.h). NaN has none: it is
+ * neither before nor behind another number, and would be lost among them. A complex that equals a
+ * float has the float's canonical form and finds it, but has no order either.
  */
 #include "sorted_type.h"
 
@@ -11,19 +10,44 @@ static int refuse_kind(PyObject *obj)
 {
     PyObject *name = PyType_GetQualName(Py_TYPE(obj));
     if (name != NULL)
-        PyErr_Format(PyExc_TypeError,
-                     "a sorted dict has no place for a key of type '%U': use int, float, bool, "
-                     "str, bytes, or a tuple of these",
-                     name);
+        PyErr_Format(
+            PyExc_TypeError,
+            "a sorted dict has no place for a key of type '%U': use int, float, bool, "
+            "Decimal, Fraction, str, bytes, date, datetime, time, timedelta, UUID, a path, "
+            "or a tuple of these",
+            name);
     Py_XDECREF(name);
     return -1;
 }
 
-static int refuse_nan(void)
+static int refuse(PyObject *obj, dh_order_verdict verdict)
 {
+    if (verdict == DH_ORDER_UNKNOWN)
+        return refuse_kind(obj);
     PyErr_SetString(PyExc_ValueError,
-                    "NaN cannot be a key of a sorted dict: it has no place in an order");
+                    verdict == DH_ORDER_NAN
+                        ? "NaN cannot be a key of a sorted dict: it has no place in an order"
+                        : "a Decimal of more than 8192 digits before or behind the point, or a "
+                          "Fraction of that kind, cannot be a key of a sorted dict: use an int or "
+                          "round it");
     return -1;
+}
+
+/* A key was made from obj, so tuples nest no deeper than that recursed. */
+static bool holds_complex(PyObject *obj)
+{
+    if (!PyTuple_CheckExact(obj))
+        return PyComplex_CheckExact(obj);
+    for (Py_ssize_t i = 0; i < PyTuple_Size(obj); i++)
+        if (holds_complex(PyTuple_GetItem(obj, i)))
+            return true;
+    return false;
+}
+
+static dh_order_verdict verdict_on(PyObject *obj, const dhp_key *key)
+{
+    dh_order_verdict verdict = dh_order_admits(&key->key);
+    return verdict == DH_ORDER_OK && holds_complex(obj) ? DH_ORDER_UNKNOWN : verdict;
 }
 
 int dhp_sorted_key_slow(dhp_core *core, PyObject *obj, dhp_key_use use, dhp_key *out)
@@ -34,32 +58,27 @@ int dhp_sorted_key_slow(dhp_core *core, PyObject *obj, dhp_key_use use, dhp_key 
         return rc;
     if (rc == DHP_KEY_NONE)
         return refuse_kind(obj);
-    dh_order_verdict verdict = dh_order_admits(&out->key);
-    if (use == DHP_KEY_TO_STORE && out->packing != NULL)
-        verdict = DH_ORDER_UNKNOWN;
+    dh_order_verdict verdict =
+        use == DHP_KEY_TO_FIND ? dh_order_admits(&out->key) : verdict_on(obj, out);
     if (DH_LIKELY(verdict == DH_ORDER_OK))
         return DHP_KEY_READY;
     dhp_key_finish(out);
-    if (use == DHP_KEY_TO_FIND)
-        return DHP_KEY_NONE;
-    return verdict == DH_ORDER_NAN ? refuse_nan() : refuse_kind(obj);
+    return use == DHP_KEY_TO_FIND ? DHP_KEY_NONE : refuse(obj, verdict);
 }
 
-int dhp_sorted_check_key(dhp_core *core, PyObject *obj)
+int dhp_sorted_check_key(dhp_core *core, PyObject *obj, const dhp_packing *packing)
 {
     dhp_key key;
     if (PyLong_CheckExact(obj) || PyUnicode_CheckExact(obj))
         return 0;
-    int rc = dhp_key_init_plain(core, obj, NULL, &key);
+    int rc = dhp_key_init_plain(core, obj, packing, &key);
     if (rc == DHP_KEY_NONE)
-        return refuse_kind(obj);
+        return dhp_packing_lacks(core, packing, obj) ? DHP_RETRY : refuse_kind(obj);
     if (rc < 0)
         return -1;
-    dh_order_verdict verdict = dh_order_admits(&key.key);
+    dh_order_verdict verdict = verdict_on(obj, &key);
     dhp_key_finish(&key);
-    if (verdict == DH_ORDER_OK)
-        return 0;
-    return verdict == DH_ORDER_NAN ? refuse_nan() : refuse_kind(obj);
+    return verdict == DH_ORDER_OK ? 0 : refuse(obj, verdict);
 }
 
 int dhp_sorted_refuse_function(PyObject *initial)

@@ -62,7 +62,7 @@ static int sorted_insert(dhp_proxy *self, const dhp_key *key, PyObject *key_obj,
 {
     dh_word key_word, sorted;
     bool was_new;
-    if (dhp_word_from(self->core, key_obj, &key_word) < 0)
+    if (dhp_word_from_key(self->core, key_obj, key, &key_word) < 0)
         return -1;
     sorted = dhp_word_for_store(self);
     if (sorted == 0)
@@ -460,9 +460,10 @@ PyDoc_STRVAR(
     sorted_doc,
     "A dict in the order of its keys that lives in a heap, with the methods of\n"
     "sortedcontainers.SortedDict.\n\n"
-    "Made with heap.sorted_dict(). Keys: int, float, bool, str, bytes, tuples of these, or one "
-    "None; all\nin one dict must be comparable with each other, and none may be NaN. Lookups by "
-    "key and by position\nare O(log len). copy(), copy.copy() and | give plain dicts; set "
+    "Made with heap.sorted_dict(). Keys: int, float, bool, Decimal, Fraction, str, bytes, "
+    "date, datetime,\ntime, timedelta, UUID, paths, tuples of these, or one None; all in one dict "
+    "must be comparable with\neach other, and none may be NaN. Lookups by key and by position are "
+    "O(log len). copy(), copy.copy() and | give plain dicts; set "
     "operations "
     "of views give plain sets.\n"
     "Equal to any mapping with equal entries.");

@@ -55,9 +55,9 @@ static inline int dhp_sorted_key(dhp_core *core, PyObject *obj, dhp_key_use use,
                ? DHP_KEY_READY
                : dhp_sorted_key_slow(core, obj, use, out);
 }
-/* TypeError or ValueError if this object of an exact type has no place in an order. Runs no Python
- * code unless it raises. */
-int dhp_sorted_check_key(dhp_core *core, PyObject *obj);
+/* 0; DHP_RETRY: packing lacks a form that it needs; -1: this object has no place in an order. Runs no
+ * Python code unless it raises. */
+int dhp_sorted_check_key(dhp_core *core, PyObject *obj, const dhp_packing *packing);
 /* 0, or -1 when a function was given where entries are expected. */
 int dhp_sorted_refuse_function(PyObject *initial);
 

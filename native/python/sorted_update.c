@@ -1,7 +1,7 @@
 /* sorted_update.c -- SortedDict.update: many entries, stored all or not at all.
  *
- * Into an empty one: Python sorts the keys, which are exact built-in objects, so that this runs no
- * user code, and the core builds the tree in one go. Into any other: (1) everything that can run
+ * Into an empty one: Python sorts the keys, which are exact types of the standard library or registered
+ * enums, and the core builds the tree in one go. Into any other: (1) everything that can run
  * Python code or fail on a value: collect the entries, convert them. (2) Insert the absent keys; this
  * can run out of capacity or meet a key without a place, and is undone by deleting them again. (3)
  * Overwrite the present ones, which needs no memory. Never calls into Python between (2) and the end
@@ -119,9 +119,11 @@ static int store_batch(dhp_proxy *self, batch *b)
     if (sorted == 0)
         return -1;
     int rc = dh_sorted_length(heap, sorted, &length);
-    if (rc == 0 && length == 0 && b->is_rising)
+    bool is_load = rc == 0 && length == 0 && b->is_rising;
+    if (is_load)
         rc = dh_sorted_load(heap, sorted, b->pairs, b->count);
-    else if (rc == 0)
+    /* Python's order of paths differs between its versions, and that of datetimes is not total. */
+    if (is_load ? rc == DH_E_UNORDERED : rc == 0)
         rc = insert_batch(heap, sorted, b);
     if (rc == 0)
         return 0;
@@ -151,14 +153,15 @@ static PyObject *in_order(PyObject *entries)
     return ordered;
 }
 
-static int check_keys(dhp_core *core, PyObject *entries)
+/* 0, -1 or DHP_RETRY. */
+static int check_keys(dhp_core *core, PyObject *entries, const dhp_packing *packing)
 {
     PyObject *key, *value;
     Py_ssize_t position = 0;
-    while (PyDict_Next(entries, &position, &key, &value))
-        if (dhp_sorted_check_key(core, key) < 0)
-            return -1;
-    return 0;
+    int rc = 0;
+    while (rc == 0 && PyDict_Next(entries, &position, &key, &value))
+        rc = dhp_sorted_check_key(core, key, packing);
+    return rc;
 }
 
 /* One attempt with the packed forms that there are; DHP_RETRY: gather more. */
@@ -179,15 +182,26 @@ static int store_entries(dhp_proxy *self, PyObject *entries, bool is_rising,
     return rc;
 }
 
+/* Keys without a place are refused before anything is sorted, which may run their comparisons. */
+static int check_all(dhp_proxy *self, PyObject *entries, dhp_packing *packing)
+{
+    int rc;
+    do
+        rc = check_keys(self->core, entries, packing);
+    while (rc == DHP_RETRY && (rc = dhp_packing_gather(self->core, packing, entries)) == 0);
+    return rc;
+}
+
 /* A plain dict of our own, so that packers do not change it. */
 static int update_from_entries(dhp_proxy *self, PyObject *entries)
 {
     dhp_packing packing = {0};
-    Py_ssize_t length = dhp_sorted_length((PyObject *)self);
-    if (length < 0 || check_keys(self->core, entries) < 0)
-        return -1;
-    PyObject *ordered = length == 0 ? in_order(entries) : Py_NewRef(entries);
-    int rc = ordered != NULL ? 0 : -1;
+    PyObject *ordered = NULL;
+    int rc = check_all(self, entries, &packing);
+    Py_ssize_t length = rc == 0 ? dhp_sorted_length((PyObject *)self) : -1;
+    if (length >= 0)
+        ordered = length == 0 ? in_order(entries) : Py_NewRef(entries);
+    rc = ordered != NULL ? 0 : -1;
     if (rc == 0)
         do
             rc = store_entries(self, ordered, length == 0, &packing);

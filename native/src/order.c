@@ -1,21 +1,39 @@
 /* order.c -- comparing keys. Contract: order.h.
  *
  * Reads, never writes; nothing here may follow a word without checking it, nor recurse further than
- * tuples nest in a sound heap. Numbers are compared in their canonical form (key.c): a float that is
- * a whole number is an int by then, so that only floats with a fraction, infinities and NaN are left.
+ * tuples nest in a sound heap. Numbers: order_number.c; dates and the like: order_packed.c.
  */
-#include "order.h"
-
 #include <math.h>
 #include <stdlib.h>
 
-#include "value_private.h"
+#include "order_private.h"
 
 #define ORDER_PREFIX_BYTES 8u
 
 /* --- kinds ------------------------------------------------------------------------------------ */
 
-typedef enum { KIND_NONE, KIND_NUMBER, KIND_STR, KIND_BYTES, KIND_TUPLE, KIND_OTHER } order_kind_id;
+/* What Python compares with each other is of one kind. */
+typedef enum {
+    KIND_NONE,
+    KIND_NUMBER,
+    KIND_STR,
+    KIND_BYTES,
+    KIND_TUPLE,
+    KIND_DATE,
+    KIND_MOMENT,
+    KIND_AWARE_MOMENT,
+    KIND_TIME,
+    KIND_AWARE_TIME,
+    KIND_SPAN,
+    KIND_UUID,
+    KIND_PATH,
+    KIND_OTHER
+} order_kind_id;
+
+static uint8_t order_tag(const dh_key *key)
+{
+    return DH_UNLIKELY(key->tag == 'x') ? dhi_packed_tag(key) : key->tag;
+}
 
 static order_kind_id order_kind(uint8_t tag)
 {
@@ -25,6 +43,7 @@ static order_kind_id order_kind(uint8_t tag)
     case 'i':
     case 'I':
     case 'f':
+    case 'q':
         return KIND_NUMBER;
     case 's':
         return KIND_STR;
@@ -32,6 +51,22 @@ static order_kind_id order_kind(uint8_t tag)
         return KIND_BYTES;
     case 't':
         return KIND_TUPLE;
+    case PACKED_DATE:
+        return KIND_DATE;
+    case PACKED_MOMENT:
+        return KIND_MOMENT;
+    case PACKED_AWARE_MOMENT:
+        return KIND_AWARE_MOMENT;
+    case PACKED_TIME:
+        return KIND_TIME;
+    case PACKED_AWARE_TIME:
+        return KIND_AWARE_TIME;
+    case PACKED_SPAN:
+        return KIND_SPAN;
+    case PACKED_UUID:
+        return KIND_UUID;
+    case PACKED_PATH:
+        return KIND_PATH;
     default:
         return KIND_OTHER;
     }
@@ -39,35 +74,60 @@ static order_kind_id order_kind(uint8_t tag)
 
 static const char *order_type_name(uint8_t tag)
 {
-    switch (order_kind(tag)) {
-    case KIND_NONE:
-        return "NoneType";
-    case KIND_NUMBER:
-        return tag == 'f' ? "float" : "int";
-    case KIND_STR:
-        return "str";
-    case KIND_BYTES:
-        return "bytes";
-    case KIND_TUPLE:
-        return "tuple";
-    default:
-        return "object";
-    }
+    static const char *const names[] = {"NoneType",
+                                        "int",
+                                        "str",
+                                        "bytes",
+                                        "tuple",
+                                        "datetime.date",
+                                        "datetime.datetime",
+                                        "datetime.datetime",
+                                        "datetime.time",
+                                        "datetime.time",
+                                        "datetime.timedelta",
+                                        "UUID",
+                                        "PurePosixPath",
+                                        "object"};
+    if (tag == 'f')
+        return "float";
+    return tag == 'q' ? "Rational" : names[order_kind(tag)];
+}
+
+/* Python's words for naive and aware ones; NULL: the kinds differ in more than that. */
+static const char *awareness_differs(order_kind_id a, order_kind_id b)
+{
+    if ((a == KIND_MOMENT && b == KIND_AWARE_MOMENT) ||
+        (b == KIND_MOMENT && a == KIND_AWARE_MOMENT))
+        return "datetimes";
+    if ((a == KIND_TIME && b == KIND_AWARE_TIME) || (b == KIND_TIME && a == KIND_AWARE_TIME))
+        return "times";
+    return NULL;
 }
 
 int dh_order_refuse(const dh_heap *heap, const dh_ordering *ordering)
 {
+    const char *what = awareness_differs(order_kind(ordering->left), order_kind(ordering->right));
+    if (what != NULL)
+        return dhi_fail(heap, DH_E_UNORDERED, "can't compare offset-naive and offset-aware %s",
+                        what);
     return dhi_fail(heap, DH_E_UNORDERED, "'<' not supported between instances of '%s' and '%s'",
                     order_type_name(ordering->left), order_type_name(ordering->right));
 }
 
-static bool key_is_nan(const dh_key *key)
+static dh_order_verdict simple_admits(const dh_key *key)
 {
+    order_number number;
     double d;
-    if (key->tag != 'f')
-        return false;
-    memcpy(&d, key->data, sizeof d);
-    return isnan(d);
+    uint8_t tag = order_tag(key);
+    if (tag == 'f') {
+        memcpy(&d, key->data, sizeof d);
+        return isnan(d) ? DH_ORDER_NAN : DH_ORDER_OK;
+    }
+    if (tag == PACKED_NAN)
+        return DH_ORDER_NAN;
+    if (tag == PACKED_LONG || (tag == 'q' && !dhi_number_from_key(key, &number)))
+        return DH_ORDER_LONG;
+    return order_kind(tag) == KIND_OTHER ? DH_ORDER_UNKNOWN : DH_ORDER_OK;
 }
 
 static dh_order_verdict tuple_admits(const dh_key *tuple, unsigned depth)
@@ -76,15 +136,10 @@ static dh_order_verdict tuple_admits(const dh_key *tuple, unsigned depth)
     size_t size = tuple->size;
     dh_key element;
     while (size > 0) {
-        dh_order_verdict verdict = DH_ORDER_OK;
         if (depth > VALUE_DEPTH_MAX || !dhi_key_element_next(&data, &size, &element))
             return DH_ORDER_UNKNOWN;
-        if (element.tag == 't')
-            verdict = tuple_admits(&element, depth + 1);
-        else if (order_kind(element.tag) == KIND_OTHER)
-            verdict = DH_ORDER_UNKNOWN;
-        else if (key_is_nan(&element))
-            verdict = DH_ORDER_NAN;
+        dh_order_verdict verdict =
+            element.tag == 't' ? tuple_admits(&element, depth + 1) : simple_admits(&element);
         if (verdict != DH_ORDER_OK)
             return verdict;
     }
@@ -93,96 +148,7 @@ static dh_order_verdict tuple_admits(const dh_key *tuple, unsigned depth)
 
 dh_order_verdict dh_order_admits(const dh_key *key)
 {
-    if (key->tag == 't')
-        return tuple_admits(key, 1);
-    if (order_kind(key->tag) == KIND_OTHER)
-        return DH_ORDER_UNKNOWN;
-    return key_is_nan(key) ? DH_ORDER_NAN : DH_ORDER_OK;
-}
-
-/* --- numbers ---------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint8_t tag; /* 'i', 'I' or 'f'                             */
-    int64_t i;   /* 'i'                                         */
-    double f;    /* 'f': has a fraction, is infinite, or is NaN */
-    bool is_negative;
-    const uint8_t *magnitude; /* 'I': little-endian, minimal, beyond 64 bits */
-    size_t size;
-} order_number;
-
-static void number_from_key(const dh_key *key, order_number *out)
-{
-    *out = (order_number){.tag = key->tag};
-    if (key->tag == 'i') {
-        out->i = key->number;
-        out->is_negative = key->number < 0;
-    } else if (key->tag == 'I') {
-        out->is_negative = key->data[0] != 0;
-        out->magnitude = key->data + 1;
-        out->size = key->size - 1;
-    } else {
-        memcpy(&out->f, key->data, sizeof out->f);
-        out->is_negative = signbit(out->f) != 0;
-    }
-}
-
-static int number_from_bigint(const dh_heap *heap, dh_word w, order_number *out)
-{
-    dh_bytes_view view;
-    *out = (order_number){.tag = 'I'};
-    int rc = dh_bigint_read(heap, w, &out->is_negative, &view);
-    if (rc != 0)
-        return rc;
-    if (dhi_magnitude_fits(out->is_negative, view.data, view.size, &out->i))
-        out->tag = 'i';
-    out->magnitude = view.data;
-    out->size = view.size;
-    return 0;
-}
-
-static int magnitude_sign(const order_number *a, const order_number *b)
-{
-    if (a->size != b->size)
-        return a->size < b->size ? -1 : 1;
-    for (size_t i = a->size; i-- > 0;)
-        if (a->magnitude[i] != b->magnitude[i])
-            return a->magnitude[i] < b->magnitude[i] ? -1 : 1;
-    return 0;
-}
-
-/* An int in 64 bits against a float with a fraction, which lies between two such ints. */
-static int int_float_sign(int64_t i, double f)
-{
-    int64_t below = (int64_t)f - (f < 0);
-    return below >= i ? -1 : 1;
-}
-
-static int float_sign(double a, double b)
-{
-    if (isnan(a) || isnan(b)) /* only in a damaged file: behind everything */
-        return isnan(a) - isnan(b);
-    return (a > b) - (a < b);
-}
-
-static int number_sign(const order_number *a, const order_number *b)
-{
-    if (a->tag == 'f' && b->tag == 'f')
-        return float_sign(a->f, b->f);
-    if (a->tag == 'f')
-        return -number_sign(b, a);
-    if (b->tag == 'f' && !isfinite(b->f))
-        return isnan(b->f) || !b->is_negative ? -1 : 1;
-    if (a->tag == 'i' && b->tag == 'f')
-        return int_float_sign(a->i, b->f);
-    if (a->tag == 'i' && b->tag == 'i')
-        return (a->i > b->i) - (a->i < b->i);
-    /* One is beyond 64 bits: signs decide unless both are. */
-    if (a->tag == 'I' && b->tag == 'I' && a->is_negative == b->is_negative)
-        return a->is_negative ? -magnitude_sign(a, b) : magnitude_sign(a, b);
-    if (a->tag == 'I')
-        return a->is_negative ? -1 : 1;
-    return b->is_negative ? 1 : -1;
+    return key->tag == 't' ? tuple_admits(key, 1) : simple_admits(key);
 }
 
 /* --- texts ------------------------------------------------------------------------------------ */
@@ -197,6 +163,7 @@ static inline uint64_t load_big_endian(const uint8_t *data)
 void dh_order_probe_init(dh_order_probe *probe_out, const dh_key *key)
 {
     probe_out->key = key;
+    probe_out->tag = order_tag(key);
     probe_out->prefix = 0;
     if (key->tag != 's' && key->tag != 'b')
         return;
@@ -279,35 +246,62 @@ static int order_tuple(const dh_heap *heap, const dh_key *key, dh_word stored, u
     return 0;
 }
 
+/* Both of the same kind. */
+static int same_kind_sign(const dh_heap *heap, const dh_order_probe *probe, const dh_key *stored,
+                          int *sign_out)
+{
+    order_number mine, theirs;
+    order_kind_id kind = order_kind(probe->tag);
+    *sign_out = 0;
+    if (kind == KIND_NUMBER) {
+        if (DH_UNLIKELY(!dhi_number_from_key(stored, &theirs) ||
+                        !dhi_number_from_key(probe->key, &mine)))
+            return dhi_fail(heap, DH_E_CORRUPT, "a rational is damaged");
+        *sign_out = dhi_number_sign(&mine, &theirs);
+    } else if (kind != KIND_NONE) {
+        *sign_out = dhi_packed_sign(probe->tag, probe->key, stored);
+    }
+    return 0;
+}
+
+static int order_bigint(const dh_heap *heap, const dh_order_probe *probe, dh_word stored,
+                        dh_ordering *out)
+{
+    order_number mine, theirs;
+    int rc = dhi_number_from_bigint(heap, stored, &theirs);
+    if (rc != 0)
+        return rc;
+    if (order_kind(probe->tag) != KIND_NUMBER)
+        return order_mixed(probe->tag, 'I', out);
+    if (DH_UNLIKELY(!dhi_number_from_key(probe->key, &mine)))
+        return dhi_fail(heap, DH_E_CORRUPT, "a rational is damaged");
+    *out = (dh_ordering){dhi_number_sign(&mine, &theirs), false, 0, 0};
+    return 0;
+}
+
 static int order_simple(const dh_heap *heap, const dh_order_probe *probe, dh_word stored,
                         dh_ordering *out)
 {
     uint8_t scratch[DH_KEY_SCRATCH_BYTES];
-    order_number mine, theirs;
-    dh_key other = {.tag = 'I'};
-    bool is_bigint = dh_is_ref_to(stored, DH_T_BIGINT);
-    int rc = is_bigint ? number_from_bigint(heap, stored, &theirs)
-                       : dhi_key_set_simple(heap, stored, scratch, &other);
-    if (rc != 0)
-        return rc == DH_E_UNHASHABLE ? dhi_fail(heap, DH_E_CORRUPT, "a sorted key is no key") : rc;
-    if (dh_is_ref_to(stored, DH_T_EXT)) /* a packed value: its form says what is equal, no more */
-        other.tag = 'x';
-    if (order_kind(probe->key->tag) != order_kind(other.tag))
-        return order_mixed(probe->key->tag, other.tag, out);
+    dh_key other = {.tag = 'n'};
+    if (dh_is_ref_to(stored, DH_T_BIGINT))
+        return order_bigint(heap, probe, stored, out);
+    int rc = dhi_key_set_simple(heap, stored, scratch, &other);
+    if (rc != 0 && rc != DH_E_UNHASHABLE)
+        return rc;
+    uint8_t tag = rc == 0 ? order_tag(&other) : PACKED_OTHER;
+    if (order_kind(tag) == KIND_OTHER)
+        return dhi_fail(heap, DH_E_CORRUPT, "a sorted key is no key");
+    if (order_kind(probe->tag) != order_kind(tag))
+        return order_mixed(probe->tag, tag, out);
     *out = (dh_ordering){0, false, 0, 0};
-    if (order_kind(other.tag) != KIND_NUMBER)
-        return 0; /* None */
-    if (!is_bigint)
-        number_from_key(&other, &theirs);
-    number_from_key(probe->key, &mine);
-    out->sign = number_sign(&mine, &theirs);
-    return 0;
+    return same_kind_sign(heap, probe, &other, &out->sign);
 }
 
 static int order_text(const dh_heap *heap, const dh_order_probe *probe, dh_word stored,
                       dh_ordering *out)
 {
-    uint8_t tag = probe->key->tag, other;
+    uint8_t tag = probe->tag, other;
     dh_bytes_view view;
     if (dh_is_short(stored)) {
         other = dh_short_is_bytes(stored) ? 'b' : 's';
@@ -330,7 +324,7 @@ static int order_text(const dh_heap *heap, const dh_order_probe *probe, dh_word 
 static int order_at(const dh_heap *heap, const dh_order_probe *probe, dh_word stored,
                     unsigned depth, dh_ordering *out)
 {
-    uint8_t tag = probe->key->tag;
+    uint8_t tag = probe->tag;
     bool is_text =
         dh_is_short(stored) || dh_is_ref_to(stored, DH_T_STR) || dh_is_ref_to(stored, DH_T_BYTES);
     if (DH_LIKELY(is_text))

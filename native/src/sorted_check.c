@@ -49,9 +49,16 @@ static bool is_head_sound(const dh_word *words)
 /* Values without an order must not be there. */
 static int check_admitted(const dh_heap *heap, dh_word w)
 {
-    if (!dh_is_value(w) || dh_is_container(w) || dh_is_ref_to(w, DH_T_EXT))
+    uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer;
+    dh_key key;
+    if (!dh_is_value(w) || dh_is_container(w))
         return dhi_sorted_corrupt(heap, "a key is no key");
-    return 0;
+    if (!dh_is_ref_to(w, DH_T_EXT))
+        return 0;
+    int rc = dh_key_from_word(heap, w, scratch, &key, &buffer);
+    if (rc == DH_E_UNHASHABLE || (rc == 0 && dh_order_admits(&key) != DH_ORDER_OK))
+        return dhi_sorted_corrupt(heap, "a key is no key");
+    return rc; /* the bytes of an EXT's key stand in its cell: there is no buffer */
 }
 
 static int check_leaf(sorted_check *check, dh_word w, uint64_t count, bool is_root,

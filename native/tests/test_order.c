@@ -1,7 +1,9 @@
-/* test_order.c -- the order of keys: numbers exactly, texts by bytes, tuples, kinds, separators. */
+/* test_order.c -- the order of keys: numbers exactly, packed values, texts by bytes, tuples, kinds,
+ * separators. */
 #include <math.h>
 
 #include "containers.h"
+#include "ext.h"
 #include "order.h"
 
 #define WORDS_MAX 64u
@@ -48,6 +50,36 @@ static void add_tuple(row *r, const dh_word *words, size_t count)
     dh_word w;
     CHECK_EQ(dh_tuple_new(r->heap, words, count, &w), 0);
     add(r, w);
+}
+
+/* A packed value: its key's tag and bytes, payload of its own. */
+static void add_packed(row *r, uint8_t tag, const void *key, size_t size)
+{
+    dh_ext_view ext = {tag, key, size, (const uint8_t *)"payload", 7};
+    dh_word w;
+    CHECK_EQ(dh_ext_new(r->heap, &ext, &w), 0);
+    add(r, w);
+}
+
+/* top / bottom in lowest terms, as canonical.py writes it with spare sign bytes. */
+static void add_ratio(row *r, int64_t top, uint64_t bottom)
+{
+    uint8_t key[4 + 8 + 9] = {8};
+    memcpy(key + 4, &top, 8);
+    memcpy(key + 12, &bottom, 8);
+    add_packed(r, 'q', key, sizeof key);
+}
+
+/* (top_high * 2^(8 * (size - 1)) + top_low) / bottom */
+static void add_long_ratio(row *r, size_t size, uint8_t top_high, uint8_t top_low, uint8_t bottom)
+{
+    uint8_t key[4 + 600 + 1] = {0};
+    uint32_t size32 = (uint32_t)size;
+    memcpy(key, &size32, 4);
+    key[4 + size - 1] = top_high;
+    key[4] |= top_low;
+    key[4 + size] = bottom;
+    add_packed(r, 'q', key, 4 + size + 1);
 }
 
 /* All pairs, both ways; is_mixed: pairs of different words are of different kinds. */
@@ -100,6 +132,207 @@ static void test_numbers(dh_heap *heap)
     add_float(&r, 1e300);
     add_float(&r, INFINITY);
     check_rising(&r, false);
+}
+
+/* Between the floats, beside ints of any size, and beside one another. */
+static void test_ratios(dh_heap *heap)
+{
+    row r = {.heap = heap};
+    add_float(&r, -INFINITY);
+    add_float(&r, -1e300);
+    add_ratio(&r, INT64_MIN, 3);
+    add(&r, dh_int(-1));
+    add_ratio(&r, -2, 3);
+    add_float(&r, -0.5);
+    add_ratio(&r, -((int64_t)1 << 32), ((uint64_t)1 << 33) + 1); /* a low digit of zero */
+    add_ratio(&r, -1, 3);
+    add_float(&r, -5e-324);
+    add(&r, dh_int(0));
+    add_float(&r, 5e-324);
+    add_float(&r, 2.2250738585072014e-308);
+    add_float(&r, 0x1p-64);
+    add_ratio(&r, 1, UINT64_MAX);
+    add_float(&r, 0x1.5555555555555p-2); /* the float next to 1/3 is smaller */
+    add_ratio(&r, 1, 3);
+    add_float(&r, 0x1.5555555555556p-2);
+    add_ratio(&r, INT64_MAX, (uint64_t)INT64_MAX + 2);
+    add(&r, dh_int(1));
+    add_ratio(&r, INT64_MAX, INT64_MAX - 1);
+    add_float(&r, 1.0000000000000002);
+    add_ratio(&r, INT64_MAX, 3);
+    add_big(&r, false, 0, ((uint64_t)1 << 62) + 1);
+    add_long_ratio(&r, 9, 3, 1, 3); /* 2^64 + 1/3 */
+    add_big(&r, false, 1, 1);
+    add_float(&r, 0x1.0000000000001p64);
+    add_long_ratio(&r, 100, 1, 0, 7);
+    add_long_ratio(&r, 100, 1, 1, 7);
+    add_long_ratio(&r, 100, 1, 0, 5);
+    add_long_ratio(&r, 600, 1, 0, 3);
+    add_float(&r, INFINITY);
+    check_rising(&r, false);
+}
+
+/* a / b against c / d, drawn so that all are near one another; 128 bits hold the products. */
+static void test_random_ratios(dh_heap *heap)
+{
+    for (unsigned i = 0; i < 2000; i++) {
+        uint64_t bottoms[2];
+        int64_t tops[2];
+        row r = {.heap = heap};
+        unsigned bits = 2 + (unsigned)check_random_below(61);
+        int sign = check_random_below(2) ? 1 : -1;
+        for (unsigned j = 0; j < 2; j++) {
+            bottoms[j] = 2 + (check_random() >> (64 - bits));
+            tops[j] = sign * (int64_t)(1 + (check_random() >> (65 - bits)));
+            if (j == 1 && i % 2 == 0) {
+                bottoms[1] = bottoms[0] + check_random_below(2);
+                tops[1] = tops[0] + (int64_t)check_random_below(2) * sign;
+            }
+            add_ratio(&r, tops[j], bottoms[j]);
+        }
+        __int128 left = (__int128)tops[0] * bottoms[1], right = (__int128)tops[1] * bottoms[0];
+        dh_ordering ordering;
+        CHECK_EQ(dh_order_words(heap, r.words[0], r.words[1], &ordering), 0);
+        CHECK_EQ(ordering.sign, (left > right) - (left < right));
+        dh_value_drop(heap, r.words[0]);
+        dh_value_drop(heap, r.words[1]);
+    }
+}
+
+/* Forms of fixed size, each row from first to last. */
+static void test_packed(dh_heap *heap)
+{
+    static const struct {
+        size_t size;
+        const char *keys[5];
+    } rows[] = {
+        {5, {"\3\7\xe8\1\1", "\3\7\xe8\1\2", "\3\7\xe8\2\1", "\3\7\xe9\1\1"}},
+        {11, {"\2\7\xe8\1\1\0\0\0\0\0\0", "\2\7\xe8\1\1\0\0\0\0\0\1", "\2\7\xe8\1\1\0\0\1\0\0\0"}},
+        {11,
+         {"\2u\xfe\xff\xff\xff\xff\xff\xff\xff\xff", "\2u\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+          "\2u\0\0\0\0\0\0\0\0\0", "\2u\0\1\0\0\0\0\0\0\0", "\2u\1\1\0\0\0\0\0\0\0"}},
+        {22,
+         {"\2f\xff\xff\xff\xff\xff\xff\xff\xff\xff\7\xe8\1\1\0\0\0\0\0\0z",
+          "\2f\0\0\0\0\0\0\0\0\0\7\xe8\1\1\0\0\0\0\0\0y",
+          "\2f\0\0\0\0\0\0\0\0\0\7\xe8\1\1\0\0\0\0\0\0z"}},
+        {7, {"\4\0\0\0\0\0\1", "\4\0\0\0\0\1\0", "\4\27\0\0\0\0\0"}},
+        {10, {"\4u\xff\xff\xff\xff\xff\xff\xff\xff", "\4u\1\0\0\0\0\0\0\0", "\4u\0\1\0\0\0\0\0\0"}},
+        {10,
+         {"\5\xff\xff\xff\xff\1\0\0\0\0", "\5\xff\xff\xff\xff\0\0\0\0\1", "\5\0\0\0\0\0\0\0\0\0",
+          "\5\1\0\0\0\0\0\0\0\0", "\5\0\1\0\0\0\0\0\0\0"}},
+        {17, {"\10\0aaaaaaaaaaaaaaa", "\10\1aaaaaaaaaaaaaaa", "\10\1aaaaaaaaaaaaaab"}},
+    };
+    row kinds = {.heap = heap};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        row r = {.heap = heap};
+        for (size_t j = 0; j < 5 && rows[i].keys[j] != NULL; j++)
+            add_packed(&r, 'x', rows[i].keys[j], rows[i].size);
+        check_rising(&r, false);
+        if (rows[i].size != 22) /* as the row before */
+            add(&kinds, r.words[0]);
+    }
+    static const char *const paths[] = {"\12/",   "\12/a",    "\12-",   "\12a",
+                                        "\12a/b", "\12a/b/c", "\12a\1", "\12a.b"};
+    row r = {.heap = heap};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        add_packed(&r, 'x', paths[i], strlen(paths[i]));
+    check_rising(&r, false);
+    add(&kinds, r.words[0]);
+    check_rising(&kinds, true);
+}
+
+static void check_refused(dh_heap *heap, const char *a, size_t a_size, const char *b, size_t b_size,
+                          const char *text)
+{
+    row r = {.heap = heap};
+    dh_ordering ordering;
+    add_packed(&r, 'x', a, a_size);
+    add_packed(&r, 'x', b, b_size);
+    CHECK_EQ(dh_order_words(heap, r.words[0], r.words[1], &ordering), 0);
+    CHECK(ordering.is_mixed);
+    CHECK_EQ(dh_order_refuse(heap, &ordering), DH_E_UNORDERED);
+    CHECK(strstr(dh_heap_error_text(heap), text) != NULL);
+}
+
+static void test_refused_packed(dh_heap *heap)
+{
+    check_refused(heap, "\2\7\xe8\1\1\0\0\0\0\0\0", 11, "\2u\0\0\0\0\0\0\0\0\0", 11,
+                  "can't compare offset-naive and offset-aware datetimes");
+    check_refused(heap, "\4u\0\1\0\0\0\0\0\0", 10, "\4\0\0\0\0\0\1", 7,
+                  "can't compare offset-naive and offset-aware times");
+    check_refused(heap, "\3\7\xe8\1\1", 5, "\12a", 2, "'datetime.date' and 'PurePosixPath'");
+}
+
+static dh_order_verdict admits(dh_heap *heap, uint8_t tag, const void *data, size_t size)
+{
+    uint8_t scratch[DH_KEY_SCRATCH_BYTES];
+    dh_key key;
+    CHECK_EQ(dh_key_from_canonical(heap, tag, data, size, scratch, &key), 0);
+    return dh_order_admits(&key);
+}
+
+/* What no packer makes, and what has too many digits. */
+static void test_admits_packed(dh_heap *heap)
+{
+    static uint8_t ratio[4 + 8193 + 1];
+    uint32_t size = 8193;
+    CHECK_EQ(admits(heap, 'x', "\3\7\xe8\1\1", 5), DH_ORDER_OK);
+    CHECK_EQ(admits(heap, 'x', "\3\7\xe8\1", 4), DH_ORDER_UNKNOWN);
+    CHECK_EQ(admits(heap, 'x', "\2u\0", 3), DH_ORDER_UNKNOWN);
+    CHECK_EQ(admits(heap, 'x', "", 0), DH_ORDER_UNKNOWN);
+    CHECK_EQ(admits(heap, 'x', "\100abc", 4), DH_ORDER_UNKNOWN);
+    CHECK_EQ(admits(heap, 'x', "\6nan", 4), DH_ORDER_NAN);
+    CHECK_EQ(admits(heap, 'x', "\0060:9000:\1", 10), DH_ORDER_LONG);
+    CHECK_EQ(admits(heap, 'q', "\1\0\0\0\1\3", 6), DH_ORDER_OK);
+    CHECK_EQ(admits(heap, 'q', "\1\0\0\0\1\0", 6), DH_ORDER_LONG);   /* over 0  */
+    CHECK_EQ(admits(heap, 'q', "\1\0\0\0\1\xff", 6), DH_ORDER_LONG); /* over -1 */
+    CHECK_EQ(admits(heap, 'q', "\1\0\0\0\0\3", 6), DH_ORDER_LONG);
+    CHECK_EQ(admits(heap, 'q', "\1\0\0\0\1", 5), DH_ORDER_LONG);
+    CHECK_EQ(admits(heap, 'q', "\377\377\377\377\1\3", 6), DH_ORDER_LONG);
+    CHECK_EQ(admits(heap, 'q', "\1", 1), DH_ORDER_LONG);
+    memcpy(ratio, &size, sizeof size);
+    ratio[4 + 8192] = 1;
+    ratio[4 + 8193] = 3;
+    CHECK_EQ(admits(heap, 'q', ratio, sizeof ratio), DH_ORDER_LONG);
+}
+
+/* EXT cells with any bytes in them: compared with good ones, or refused. */
+static void test_damaged_packed(dh_heap *heap)
+{
+    row good = {.heap = heap};
+    dh_ordering ordering;
+    add_ratio(&good, 1, 3);
+    add_packed(&good, 'x', "\2\7\xe8\1\1\0\0\0\0\0\0", 11);
+    add_packed(&good, 'x', "\2u\0\0\0\0\0\0\0\0\0", 11);
+    add_packed(&good, 'x', "\4u\0\0\0\0\0\0\0\0", 10);
+    add_packed(&good, 'x', "\5\0\0\0\0\0\0\0\0\0", 10);
+    add_packed(&good, 'x', "\12a/b", 4);
+    add(&good, dh_int(5));
+    for (unsigned i = 0; i < 20000; i++) {
+        row bad = {.heap = heap};
+        uint8_t key[32];
+        size_t size = check_random_below(sizeof key);
+        for (size_t j = 0; j < sizeof key; j++)
+            key[j] = (uint8_t)check_random();
+        bool is_ratio = check_random_below(2) != 0;
+        if (is_ratio)
+            memcpy(key, (uint32_t[]){(uint32_t)check_random_below(24)}, 4);
+        else
+            key[0] = (uint8_t)check_random_below(13);
+        if (check_random_below(2))
+            key[1] = is_ratio ? 0 : 'u';
+        add_packed(&bad, is_ratio ? 'q' : 'x', key, size);
+        /* And a cell whose own sizes are damaged. */
+        if (i % 4 == 0)
+            ((uint8_t *)dh_at(heap, dh_ref_off(bad.words[0])))[check_random_below(9)] ^=
+                (uint8_t)(1 + check_random_below(255));
+        dh_word other = good.words[check_random_below(good.count)];
+        int rc = dh_order_words(heap, bad.words[0], other, &ordering);
+        CHECK(rc == 0 || rc == DH_E_CORRUPT || rc == DH_E_UNHASHABLE);
+        rc = dh_order_words(heap, other, bad.words[0], &ordering);
+        CHECK(rc == 0 || rc == DH_E_CORRUPT);
+        dh_value_drop(heap, bad.words[0]);
+    }
 }
 
 static void test_equal_numbers(dh_heap *heap)
@@ -262,6 +495,12 @@ int main(int argc, char **argv)
     check_begin(argc, argv);
     dh_heap *heap = containers_heap(16u << 20);
     test_numbers(heap);
+    test_ratios(heap);
+    test_random_ratios(heap);
+    test_packed(heap);
+    test_refused_packed(heap);
+    test_admits_packed(heap);
+    test_damaged_packed(heap);
     test_equal_numbers(heap);
     test_texts(heap, false);
     test_texts(heap, true);
