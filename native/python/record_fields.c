@@ -95,6 +95,18 @@ PyObject *dhp_record_value(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index
                             : value_by_default(self, schema, index, store);
 }
 
+PyObject *dhp_record_raw(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index)
+{
+    dh_word word;
+    if (dhp_schema_ready(schema) < 0 || field_word(self, schema, index, &word) < 0)
+        return NULL;
+    if (word == DH_EMPTY)
+        return value_by_default(self, schema, index, false);
+    if (dh_kind_of(word) & (DH_KINDS_INT | DH_KINDS_BOOL)) /* perhaps as a float */
+        return field_object(self->core, &schema->fields[index], word);
+    return dhp_raw_from(self->core, word);
+}
+
 /* --- storing ---------------------------------------------------------------------------------- */
 
 /* Give the record the class of today. The fields it lacks stay EMPTY. Runs no Python code. */

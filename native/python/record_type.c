@@ -215,14 +215,15 @@ static PyObject *record_richcompare(PyObject *a, PyObject *b, int op)
     return equal < 0 || PyErr_Occurred() ? NULL : PyBool_FromLong(equal == (op == Py_EQ));
 }
 
-/* {name: value}, the values as attributes show them; new. */
-static PyObject *values_by_name(dhp_proxy *self, dhp_schema *schema, bool shown_only)
+/* {name: value}, the values as attributes show them, or for a repr: raw, and those shown; new. */
+static PyObject *values_by_name(dhp_proxy *self, dhp_schema *schema, bool for_repr)
 {
     PyObject *values = PyDict_New();
     for (Py_ssize_t i = 0; values != NULL && i < schema->count; i++) {
-        if (shown_only && !schema->fields[i].is_shown)
+        if (for_repr && !schema->fields[i].is_shown)
             continue;
-        PyObject *value = dhp_record_value(self, schema, i, false);
+        PyObject *value =
+            for_repr ? dhp_record_raw(self, schema, i) : dhp_record_value(self, schema, i, false);
         if (value == NULL || PyDict_SetItem(values, schema->fields[i].name, value) < 0)
             Py_CLEAR(values);
         Py_XDECREF(value);
@@ -231,7 +232,7 @@ static PyObject *values_by_name(dhp_proxy *self, dhp_schema *schema, bool shown_
 }
 
 /* The same as it was stored, whatever this program says of the class; new. */
-static PyObject *stored_by_name(dhp_proxy *self)
+static PyObject *stored_by_name(dhp_proxy *self, bool for_repr)
 {
     dhp_core *core = self->core;
     PyObject *values = PyDict_New();
@@ -260,7 +261,7 @@ static PyObject *stored_by_name(dhp_proxy *self)
             dhp_raise(core, rc);
         Py_CLEAR(values);
     }
-    return values != NULL ? dhp_resolve_inside(core, count_before, values) : NULL;
+    return for_repr || values == NULL ? values : dhp_resolve_inside(core, count_before, values);
 }
 
 /* "Name(a=1, b=2)"; steals values. */
@@ -293,7 +294,7 @@ static PyObject *text_of_values(PyObject *name, PyObject *values)
 static PyObject *values_to_show(dhp_proxy *self, dhp_schema *schema)
 {
     if (schema == NULL)
-        return stored_by_name(self);
+        return stored_by_name(self, true);
     PyObject *values = values_by_name(self, schema, true);
     if (values != NULL || self->core->state->errors == NULL)
         return values;
@@ -304,7 +305,7 @@ static PyObject *values_to_show(dhp_proxy *self, dhp_schema *schema)
         Py_XDECREF(type);
         Py_XDECREF(error);
         Py_XDECREF(trace);
-        values = stored_by_name(self);
+        values = stored_by_name(self, true);
     } else {
         PyErr_Restore(type, error, trace);
     }
@@ -355,7 +356,8 @@ static PyObject *record_copy(PyObject *obj, PyObject *ignored)
     dhp_proxy *self = (dhp_proxy *)obj;
     (void)ignored;
     dhp_schema *schema = dhp_schema_of(self->core->state, (PyObject *)Py_TYPE(obj));
-    PyObject *values = schema != NULL ? values_by_name(self, schema, false) : stored_by_name(self);
+    PyObject *values =
+        schema != NULL ? values_by_name(self, schema, false) : stored_by_name(self, false);
     Py_XDECREF((PyObject *)schema);
     return values;
 }

@@ -138,6 +138,8 @@ int dhp_raise_record_class(dhp_state *state, const char *format, ...);
 extern PyType_Spec dhp_field_spec;
 /* Value of a field; new. store: what a default_factory makes is stored first. May run Python code. */
 PyObject *dhp_record_value(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index, bool store);
+/* The same for a repr: with placeholders (unpack.c) where something must be unpacked. */
+PyObject *dhp_record_raw(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index);
 
 /* --- record_type.c ---------------------------------------------------------------------------- */
 extern PyType_Spec dhp_record_spec;

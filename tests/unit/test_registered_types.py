@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import enum
 import gc
@@ -373,6 +374,25 @@ def test_pickles_are_read_where_allowed_only(heap):
         assert heap.root["p"] == [{1, frozenset({2})}, 3] * 2
         assert heap.root["p"][0] is not heap.root["p"][0]
         assert heap.root["p"].pop(0) == {1, frozenset({2})}
+
+
+@dh.record
+class Envelope:
+    content: object
+    number: float = 0.0
+
+
+def test_a_record_shows_that_a_value_is_not_read(heap):
+    heap.root["r"] = [heap.new(Envelope, (dh.Pickled(1),), 3), heap.new(Envelope, dh.Pickled(1))]
+    for record in heap.root["r"]:
+        assert "Envelope(content=" in repr(record)
+        assert "<unreadable: a Pickled value" in repr(record)
+        with pytest.raises(dh.HeapError, match="allow_pickle=True"):
+            copy.copy(record)
+    assert repr(heap.root).count("unreadable") == 2
+    assert "number=3.0" in repr(heap.root)
+    with reopen(heap, allow_pickle=True) as heap:
+        assert repr(heap.root["r"][0]) == "Envelope(content=(1,), number=3.0)"
 
 
 def test_pickles_are_no_keys_and_objects_that_cannot_be_pickled_no_values(heap):
