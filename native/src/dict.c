@@ -282,13 +282,13 @@ static bool dict_slot_is_good(const dict_found *found, const dh_word *head, dh_w
            (found->probe < DICT_PROBES_SMALL || found->bucket.groups_count == DICT_BUCKET_GROUPS);
 }
 
-/* A dict that has a shape, or nothing yet: 1 when the key led to another shape, 0 when the dict has
+/* A dict that has a shape, or nothing yet. *done_out: the key led to another shape; else the dict has
  * keys of its own now and takes this one like others. */
 static int dict_insert_shaped(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
-                              dh_word value)
+                              dh_word value, bool *done_out)
 {
-    int rc = dhi_shaped_insert(heap, head, key, key_word, value);
-    if (rc == 0 && dict_form(head) == DICT_SHAPED)
+    int rc = dhi_shaped_insert(heap, head, key, key_word, value, done_out);
+    if (rc == 0 && !*done_out && dict_form(head) == DICT_SHAPED)
         rc = dhi_shaped_unshare(heap, head);
     return rc;
 }
@@ -330,9 +330,10 @@ static int dict_insert(dh_heap *heap, dh_word *head, const dh_key *key, dict_fou
 {
     bool can_share = dict_form(head) == DICT_SHAPED || head[DICT_ENTRIES] == DH_EMPTY;
     if (can_share && dict_width(head) == DICT_WIDTH) {
-        int done = dict_insert_shaped(heap, head, key, key_word, value);
-        if (done != 0)
-            return done < 0 ? done : 0;
+        bool is_done;
+        int shaped = dict_insert_shaped(heap, head, key, key_word, value, &is_done);
+        if (shaped != 0 || is_done)
+            return shaped;
     }
     if (key_word != DH_EMPTY)
         return dict_append(heap, head, key, found, key_word, value);

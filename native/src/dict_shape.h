@@ -79,10 +79,10 @@ int dhi_shape_check(const dh_heap *heap, dh_word shape) DH_MUST_USE;
 int dhi_shapes_check(const dh_heap *heap, dh_word shapes) DH_MUST_USE;
 
 /* dict_shaped.c: dicts that have a shape. head[DICT_ENTRIES] is VALUES, head[DICT_INDEX] SHAPE. */
-/* Put an absent key into a shaped or empty dict if that gives a known shape: 1 done, the dict owns
- * key_word and value; 0 not, nothing has changed; negative: damaged or no memory. */
+/* Put an absent key into a shaped or empty dict if that gives a known shape. *done_out: it did, and
+ * the dict owns key_word and value; else nothing has changed. 0 or a code, an errno too. */
 int dhi_shaped_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
-                      dh_word value) DH_MUST_USE;
+                      dh_word value, bool *done_out) DH_MUST_USE;
 /* Give a shaped dict its own keys, with room for one more entry. */
 int dhi_shaped_unshare(dh_heap *heap, dh_word *head) DH_MUST_USE;
 /* Take the entry out; its value is the caller's, its key the shape's. Needs no memory. */

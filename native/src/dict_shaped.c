@@ -94,7 +94,8 @@ int dh_dict_fill_shaped(dh_heap *heap, dh_word dict, dh_word shape_word, const d
 /* --- one more key ----------------------------------------------------------------------------- */
 
 /* The first key of a dict that has nothing. */
-static int shaped_begin(dh_heap *heap, dh_word *head, const dh_key *key, dh_word value)
+static int shaped_begin(dh_heap *heap, dh_word *head, const dh_key *key, dh_word value,
+                        bool *done_out)
 {
     dh_off off;
     dh_word shape = dh_shape_of_keys(heap, key, 1);
@@ -105,13 +106,14 @@ static int shaped_begin(dh_heap *heap, dh_word *head, const dh_key *key, dh_word
         return rc;
     *(dh_word *)dh_at(heap, off) = value;
     shaped_set(head, shape, dh_ref(DH_T_VALUES, off), 1);
-    return 1;
+    *done_out = true;
+    return 0;
 }
 
 /* Entries were taken out: the key has its old place back if that is the end now. The counts have
  * been these before, so the epoch must change. */
 static int shaped_refill(dh_heap *heap, dh_word *head, const shaped *at, const dh_key *key,
-                         dh_word value)
+                         dh_word value, bool *done_out)
 {
     uint64_t live = dict_live(head);
     for (uint64_t i = 0; i < live; i++)
@@ -119,16 +121,17 @@ static int shaped_refill(dh_heap *heap, dh_word *head, const shaped *at, const d
             return 0;
     int is_next = dh_key_matches(heap, key, at->shape[SHAPE_KEYS + live]);
     if (is_next != 1)
-        return is_next;
+        return is_next; /* 0, or a code; no errno */
     dh_store(&at->values[live], value);
     dict_set_counts(head, at->used, live + 1);
     dict_new_epoch(head);
-    return 1;
+    *done_out = true;
+    return 0;
 }
 
 /* The dict takes the shape that has this key behind its own. */
 static int shaped_extend(dh_heap *heap, dh_word *head, const shaped *at, const dh_key *key,
-                         dh_word value)
+                         dh_word value, bool *done_out)
 {
     uint64_t sequence = (uint64_t)dh_int_value(at->shape[SHAPE_SEQUENCE]);
     dhi_key_sequence wanted = {dhi_sequence_next(sequence, key->hash),
@@ -158,33 +161,35 @@ static int shaped_extend(dh_heap *heap, dh_word *head, const shaped *at, const d
         dh_cell_free(heap, old);
     }
     dict_set_counts(head, at->used + 1, at->used + 1);
-    return 1;
+    *done_out = true;
+    return 0;
 }
 
 int dhi_shaped_insert(dh_heap *heap, dh_word *head, const dh_key *key, dh_word key_word,
-                      dh_word value)
+                      dh_word value, bool *done_out)
 {
     shaped at;
-    int done;
+    int rc;
+    *done_out = false;
     /* A key may equal a str and be stored as something else: what it is must come back. */
     bool is_text =
         key_word == DH_EMPTY || dh_is_short(key_word) || dh_is_ref_to(key_word, DH_T_STR);
     if (key->tag != 's' || !is_text)
         return 0;
     if (dict_form(head) == DICT_TINY && dict_used(head) == 0)
-        done = shaped_begin(heap, head, key, value);
+        rc = shaped_begin(heap, head, key, value, done_out);
     else if (dict_form(head) != DICT_SHAPED)
         return 0;
     else if (!shaped_at(heap, head, &at) || shape_count(at.shape) != at.used ||
              dict_live(head) > at.used)
         return dict_corrupt(heap, "shape");
     else if (dict_live(head) < at.used)
-        done = shaped_refill(heap, head, &at, key, value);
+        rc = shaped_refill(heap, head, &at, key, value, done_out);
     else
-        done = shaped_extend(heap, head, &at, key, value);
-    if (done == 1)
+        rc = shaped_extend(heap, head, &at, key, value, done_out);
+    if (*done_out)
         dh_value_drop(heap, key_word); /* the shape has one */
-    return done;
+    return rc;
 }
 
 /* --- keys of its own -------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -103,7 +104,10 @@ def test_an_operation_that_finds_the_heap_full_changes_nothing(path: Path, name:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_whose_nth_allocation_fails_changes_nothing(path: Path, name: str) -> None:
+@pytest.mark.parametrize(("rc", "error"), [(-1, dh.HeapFullError), (errno.ENOMEM, MemoryError)])
+def test_an_operation_whose_nth_allocation_fails_changes_nothing(
+    path: Path, name: str, rc: int, error: type[Exception]
+) -> None:
     """Every n, until the operation passes."""
     operation = OPERATIONS[name]
     with dh.open(path) as heap:
@@ -115,11 +119,11 @@ def test_an_operation_whose_nth_allocation_fails_changes_nothing(path: Path, nam
         heap.commit()
         heap.collect()
         for failing in itertools.count():
-            with fault("alloc.cell", after=failing, rc=-1):
+            with fault("alloc.cell", after=failing, rc=rc):
                 try:
                     operation(heap, heap.root, 121)
                     passed = True
-                except dh.HeapFullError:
+                except error:
                     passed = False
                 was_hit = hits("alloc.cell") > failing
             assert passed != was_hit, f"allocation {failing}"

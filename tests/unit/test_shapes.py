@@ -7,13 +7,14 @@ dict. The layout has its own tests in native/tests/test_shape.c.
 from __future__ import annotations
 
 import enum
+import errno
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import fault, in_child, plain
+from helpers import fault, in_child, know_shapes, plain
 
 import dirtyheap as dh
 
@@ -276,9 +277,15 @@ def test_shapes_outlive_a_collection_of_all_their_dicts(heap: dh.Heap) -> None:
     assert heap.stats().allocated_bytes <= max(used, 4096)
 
 
-@pytest.mark.parametrize("do", ["insert", "copy", "update", "from a Dict"])
-def test_the_nth_allocation_fails(path: Path, do: str) -> None:
+@pytest.mark.parametrize(
+    "do", ["first key", "known key", "insert", "other key", "copy", "update", "from a Dict"]
+)
+@pytest.mark.parametrize(("rc", "error"), [(-1, dh.HeapFullError), (errno.ENOMEM, MemoryError)])
+def test_the_nth_allocation_fails(path: Path, do: str, rc: int, error: type[Exception]) -> None:
+    """The capacity is reached, or the system has no memory: an error, never a lost key."""
     with dh.open(path) as heap:
+        keys = list(record(1))
+        know_shapes(heap, keys, keys[:1], [*keys, "one key more"])
         heap.root["records"] = [record(n) for n in range(5)]
         value = {**record(1), LONG: "text" * 10}
         for failing in itertools.count():
@@ -286,9 +293,15 @@ def test_the_nth_allocation_fails(path: Path, do: str) -> None:
             empty = heap.root["empty"] = heap.dict()
             before = plain(heap)
             try:
-                with fault("alloc.cell", after=failing, rc=-1):
-                    if do == "insert":
+                with fault("alloc.cell", after=failing, rc=rc):
+                    if do == "first key":
+                        empty[keys[0]] = 1
+                    elif do == "known key":
+                        one["one key more"] = 1
+                    elif do == "insert":
                         one[f"a new key {failing}"] = 1
+                    elif do == "other key":
+                        one[failing] = 1
                     elif do == "copy":
                         heap.root["copy"] = value
                     elif do == "update":
@@ -296,10 +309,11 @@ def test_the_nth_allocation_fails(path: Path, do: str) -> None:
                     else:
                         empty.update(one)
                 break
-            except dh.HeapFullError:
+            except error:
                 assert plain(heap) == before, f"allocation {failing}"
                 assert heap.verify().ok
         assert failing >= 1
+        assert plain(heap) != before
         assert heap.verify().ok
 
 
