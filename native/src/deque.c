@@ -13,6 +13,10 @@ enum { DEQUE_MAXLEN = LIST_HEAD_WORDS, DEQUE_CHANGES = LIST_CHANGES, DEQUE_HEAD_
 
 #define ROTATE_WORDS_MAX 64u /* as many stand on the stack */
 
+/* maxlen has the 63 bits of an int word, unsigned: sys.maxsize is one that people use. */
+static inline dh_word maxlen_word(uint64_t maxlen) { return (dh_word)(maxlen << 1) | 1u; }
+static inline uint64_t maxlen_value(dh_word w) { return w >> 1; }
+
 static int deque_corrupt(const dh_heap *heap, dh_word deque)
 {
     (void)dhi_fail(heap, DH_E_CORRUPT, "deque %#llx is damaged", (unsigned long long)deque);
@@ -25,7 +29,7 @@ int dh_deque_new(dh_heap *heap, uint64_t maxlen, dh_word *deque_out)
     if (rc != 0)
         return rc;
     dh_word *head = dh_at(heap, dh_ref_off(*deque_out));
-    head[DEQUE_MAXLEN] = maxlen == DH_DEQUE_UNBOUNDED ? DH_NONE : dh_int((int64_t)maxlen);
+    head[DEQUE_MAXLEN] = maxlen == DH_DEQUE_UNBOUNDED ? DH_NONE : maxlen_word(maxlen);
     head[DEQUE_CHANGES] = dh_int(0);
     return 0;
 }
@@ -36,9 +40,9 @@ int dh_deque_read(const dh_heap *heap, dh_word deque, dh_deque_state *state_out)
     if (head == NULL)
         return deque_corrupt(heap, deque);
     dh_word maxlen = head[DEQUE_MAXLEN];
-    if (maxlen != DH_NONE && (!dh_is_int(maxlen) || dh_int_value(maxlen) < 0))
+    if (maxlen != DH_NONE && !dh_is_int(maxlen))
         return deque_corrupt(heap, deque);
-    state_out->maxlen = maxlen == DH_NONE ? DH_DEQUE_UNBOUNDED : (uint64_t)dh_int_value(maxlen);
+    state_out->maxlen = maxlen == DH_NONE ? DH_DEQUE_UNBOUNDED : maxlen_value(maxlen);
     state_out->changes = head[DEQUE_CHANGES];
     return dh_list_length(heap, deque, &state_out->length);
 }

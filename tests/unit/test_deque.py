@@ -7,6 +7,7 @@ import copy
 import decimal
 import gc
 import pickle
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,15 @@ def test_new_deques(heap: dh.Heap) -> None:
     assert list(heap.deque(iter(range(5)), 3)) == [2, 3, 4]
     assert heap.deque(maxlen=3).maxlen == 3
     assert heap.deque([1]).maxlen is None
+    for maxlen in (2**62 - 1, 2**62, sys.maxsize):  # more than an int word holds, too
+        long = heap.deque([1], maxlen=maxlen)
+        long.extend([2])
+        long.insert(0, 0)
+        heap.root["long"] = collections.deque([0, long], maxlen)
+        for found in (long, heap.root["long"][1], long.copy(), heap.root["long"]):
+            assert found.maxlen == maxlen
+        assert list(long) == [0, 1, 2]
+        assert heap.verify().ok
     assert list(heap.deque(heap.deque([1, 2]))) == [1, 2]
     with pytest.raises(ValueError, match="maxlen must be non-negative"):
         heap.deque([1], maxlen=-1)
