@@ -1,8 +1,8 @@
 /* set_algebra.c -- what Sets make and answer together with others: plain sets, truth values.
  *
- * Methods take any iterable, operators only what is set-like, as with the built-in type. Two Sets of one heap are compared word by word, and
- * an object is made for what goes into the result alone; everything else goes through Python objects
- * and the iterator, so it may meet any change on the way.
+ * Methods take any iterable, operators only what is set-like, as with the built-in type. Two Sets of
+ * one heap are compared word by word, and an object is made for what goes into the result alone;
+ * everything else goes through Python objects and the iterator, so it may meet any change on the way.
  */
 #include "state.h"
 
@@ -54,7 +54,7 @@ static int put_stored(dhp_proxy *self, PyObject *obj, PyObject *plain)
 {
     dhp_key key;
     dh_word word;
-    int ready = dhp_set_key(self->core, obj, &key);
+    int ready = dhp_key_find(self->core, obj, &key);
     if (ready != DHP_KEY_READY)
         return ready < 0 ? -1 : 0;
     int was_enabled = dhp_gc_pause();
@@ -129,6 +129,11 @@ PyObject *dhp_set_symmetric_difference(PyObject *self, PyObject *other)
 
 /* --- questions -------------------------------------------------------------------------------- */
 
+static int is_mine(PyObject *obj)
+{
+    return PyType_GetSlot(Py_TYPE(obj), Py_nb_or) == (void *)dhp_set_or;
+}
+
 typedef int (*set_question)(const dh_heap *, dh_word, dh_word);
 
 /* Answered by the core, for two sets of one heap. 1, 0, -1. */
@@ -142,13 +147,22 @@ static int ask(PyObject *set, PyObject *other, set_question question)
     return answer < 0 ? dhp_raise(core, answer) : answer;
 }
 
+/* `in` takes a set for the frozenset of its elements; as an element of something it is refused. */
+static int has_element(PyObject *container, PyObject *item)
+{
+    bool is_set = PySet_Check(item) || is_mine(item);
+    if (DH_UNLIKELY(is_set) && PyObject_Hash(item) == -1)
+        return -1;
+    return PySequence_Contains(container, item);
+}
+
 /* Is there, among all, an element whose presence in container is not `expected`? 0: yes, 1: no, -1. */
 static int all_are(PyObject *all, PyObject *container, int expected)
 {
     PyObject *item, *iter = PyObject_GetIter(all);
     int present = iter != NULL ? expected : -1;
     while (present == expected && (item = PyIter_Next(iter)) != NULL) {
-        present = PySequence_Contains(container, item);
+        present = has_element(container, item);
         Py_DECREF(item);
     }
     Py_XDECREF(iter);
@@ -224,11 +238,6 @@ PyObject *dhp_set_richcompare(PyObject *self, PyObject *other, int op)
 }
 
 /* --- operators -------------------------------------------------------------------------------- */
-
-static int is_mine(PyObject *obj)
-{
-    return PyType_GetSlot(Py_TYPE(obj), Py_nb_or) == (void *)dhp_set_or;
-}
 
 static int is_operand(PyObject *obj) { return PyAnySet_Check(obj) || is_mine(obj); }
 

@@ -138,6 +138,24 @@ def test_a_set_is_looked_up_as_a_frozenset(heap):
     assert error.value.args == ({1},)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["update", "difference_update", "intersection_update", "symmetric_difference_update", "union",
+     "intersection", "symmetric_difference", "isdisjoint", "issuperset"],
+)  # fmt: skip
+def test_a_set_among_elements_is_no_frozenset(heap, name):
+    """Lookups take a set for a frozenset; what is to be elements must have a hash."""
+    plain = {frozenset([1, 2]), 1}
+    mine = heap.set(plain)
+    for element in ({1, 2}, heap.set([1, 2])):
+        for elements in ([element], iter([element])):
+            with pytest.raises(TypeError, match="unhashable type"):
+                getattr(mine, name)(elements)
+            assert mine == plain
+    with pytest.raises(TypeError, match="unhashable type"):
+        getattr(plain, name)([{1, 2}])
+
+
 def test_what_cannot_be_an_element(heap, s):
     inner = heap.list()
     for bad in ([], {}, {1}, bytearray(), inner, s, heap.dict(), (1, [])):
