@@ -178,8 +178,13 @@ static int index_argument(PyObject *args, PyObject *kwargs, const char *format,
                           Py_ssize_t *index_out)
 {
     static char *names[] = {"index", NULL};
+    PyObject *given = NULL;
     *index_out = -1;
-    return PyArg_ParseTupleAndKeywords(args, kwargs, format, names, index_out) ? 0 : -1;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, format, names, &given))
+        return -1;
+    if (given != NULL) /* one that is too large is no position either: clipped */
+        *index_out = PyNumber_AsSsize_t(given, NULL);
+    return *index_out == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
 const char dhp_sorted_peekitem_doc[] =
@@ -190,7 +195,7 @@ const char dhp_sorted_peekitem_doc[] =
 PyObject *dhp_sorted_peekitem(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     Py_ssize_t index;
-    if (index_argument(args, kwargs, "|n:peekitem", &index) < 0)
+    if (index_argument(args, kwargs, "|O:peekitem", &index) < 0)
         return NULL;
     return dhp_sorted_at((dhp_proxy *)self, index, DHP_ITEMS);
 }
@@ -262,7 +267,7 @@ PyObject *dhp_sorted_popitem(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
     Py_ssize_t index;
-    if (index_argument(args, kwargs, "|n:popitem", &index) < 0)
+    if (index_argument(args, kwargs, "|O:popitem", &index) < 0)
         return NULL;
     PyObject *pair = NULL;
     int rc = DHP_TAKE_AGAIN;

@@ -521,6 +521,11 @@ def test_peekitem(d, big):
             d.peekitem(index)
     with pytest.raises(TypeError):
         d.peekitem("a")
+    for index in (2**63, -(2**70)):
+        with pytest.raises(IndexError):
+            d.peekitem(index)
+        with pytest.raises(IndexError):
+            d.popitem(index)
     for index in random.Random(4).sample(range(40_000), 300):
         assert big.peekitem(index) == (index * 3, str(index * 3))
         assert big.peekitem(index - 40_000) == (index * 3, str(index * 3))
