@@ -200,6 +200,8 @@ PyObject *dhp_raw_from_slow(dhp_core *core, dh_word word)
 
 PyObject *dhp_object_from_slow(dhp_core *core, dh_word word)
 {
+    if (DH_LIKELY(dh_is_ref_to(word, DH_T_STR))) /* before all else: what most keys are */
+        return bytes_object(core, word);
     if (dh_is_ref_to(word, DH_T_EXT))
         return dhp_unpacked(core, word);
     uint64_t count_before = core->placeholders_count;

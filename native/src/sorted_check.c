@@ -3,6 +3,8 @@
  * Changes nothing. Counts are added up before anything below them is visited, and no child may be
  * empty: so the walk is no longer than the entries that the heap has room for, whatever it meets.
  */
+#include <stdlib.h>
+
 #include "sorted_private.h"
 
 typedef struct {
@@ -46,19 +48,21 @@ static bool is_head_sound(const dh_word *words)
     return dh_is_int(words[SORTED_CELL_COUNT]) && words[SORTED_CELL_ZERO] == dh_int(0);
 }
 
-/* Values without an order must not be there. */
+/* Values without an order must not be there; texts and ints have one. */
 static int check_admitted(const dh_heap *heap, dh_word w)
 {
     uint8_t scratch[DH_KEY_SCRATCH_BYTES], *buffer;
     dh_key key;
     if (!dh_is_value(w) || dh_is_container(w))
         return dhi_sorted_corrupt(heap, "a key is no key");
-    if (!dh_is_ref_to(w, DH_T_EXT))
+    if (dh_is_int(w) || dh_is_short(w) || dh_is_ref_to(w, DH_T_STR))
         return 0;
     int rc = dh_key_from_word(heap, w, scratch, &key, &buffer);
-    if (rc == DH_E_UNHASHABLE || (rc == 0 && dh_order_admits(&key) != DH_ORDER_OK))
-        return dhi_sorted_corrupt(heap, "a key is no key");
-    return rc; /* the bytes of an EXT's key stand in its cell: there is no buffer */
+    if (rc != 0)
+        return rc == DH_E_UNHASHABLE ? dhi_sorted_corrupt(heap, "a key is no key") : rc;
+    bool is_admitted = dh_order_admits(&key) == DH_ORDER_OK;
+    free(buffer);
+    return is_admitted ? 0 : dhi_sorted_corrupt(heap, "a key without an order");
 }
 
 static int check_leaf(sorted_check *check, dh_word w, uint64_t count, bool is_root,

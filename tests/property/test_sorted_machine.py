@@ -9,6 +9,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sortedcontainers import SortedDict
 
 import dirtyheap as dh
+
+EAST = timezone(timedelta(hours=5))
 
 numbers = st.one_of(
     st.integers(-50, 600),
@@ -35,7 +40,26 @@ texts = st.one_of(
     st.sampled_from(["", "\0", "seven77", "eight888", "\ud800", "\U00010000", "\uffff"]),
 )
 pairs = st.tuples(st.one_of(st.integers(0, 9), st.floats(0, 9)), texts)
-KINDS = [numbers, texts, texts.map(lambda text: text.encode("utf-8", "surrogatepass")), pairs]
+START = datetime(2024, 1, 1, tzinfo=UTC)
+moments = st.one_of(
+    st.integers(-50, 600).map(lambda n: START + timedelta(n)),
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)),
+    st.integers(-50, 600).map(lambda n: (START + timedelta(n)).astimezone(EAST)),
+)
+ratios = st.one_of(
+    st.integers(-50, 600).map(lambda n: Fraction(n, 7)),
+    st.integers(-50, 600).map(lambda n: Decimal(n) / 10),
+    st.floats(allow_nan=False),
+    st.integers(-9, 90),
+)
+KINDS = [
+    numbers,
+    texts,
+    texts.map(lambda text: text.encode("utf-8", "surrogatepass")),
+    pairs,
+    moments,
+    ratios,
+]
 values = st.one_of(st.integers(), st.text(max_size=20), st.none(), st.tuples(texts, st.integers()))
 indexes = st.integers(-12, 12)
 
@@ -92,6 +116,8 @@ class SortedMachine(RuleBasedStateMachine):
             "a key of some length, {:03}".format,
             lambda i: f"a key of some length, {i:03}".encode(),
             lambda i: (i % 10, f"{i:03}"),
+            lambda i: START + timedelta(i),
+            lambda i: Fraction(i, 7),
         ][self.kind]
         new = {keys(i): i for i in made}
         if data.draw(st.booleans()):
