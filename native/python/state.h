@@ -339,7 +339,7 @@ const char *dhp_utf8(PyObject *str, Py_ssize_t *size_out, PyObject **owner_out);
 /* Little-endian magnitude without leading zeros of an int beyond 63 bits; malloc'd. */
 int dhp_int_magnitude(PyObject *obj, bool *is_negative_out, uint8_t **data_out, size_t *size_out);
 
-/* --- convert_in.c ----------------------------------------------------------------------------- */
+/* --- convert_in.c (its parts: convert.h) ------------------------------------------------------ */
 /* Convert what needs no memo and no packer. 1: done; 0: it does; -1: exception. A cell made for it
  * belongs to the caller. */
 int dhp_word_scalar(dhp_core *core, PyObject *obj, dh_word *word_out);
