@@ -130,7 +130,7 @@ static int vec_resize_leaf(dh_heap *heap, dh_word *vec, uint64_t words, uint64_t
     if (rc != 0)
         return rc;
     if (from != NULL && length > 0)
-        memcpy(dh_at(heap, off), from, (size_t)length * 8);
+        memmove(dh_at(heap, off), from, (size_t)length * 8);
     dh_store(&vec[DH_VEC_ROOT], dh_ref(DH_T_LEAF, off));
     if (from != NULL)
         dh_cell_free(heap, dh_ref_off(old));
@@ -359,6 +359,8 @@ int dh_vec_set_length(dh_heap *heap, dh_word *vec, uint64_t length)
         dh_vec_clear(heap, vec);
         return 0;
     }
+    if (used > vec_limit(DH_VEC_DEPTH_MAX))
+        return vec_corrupt(heap);
     if (length < used)
         return vec_cut(heap, vec, length);
     if (length > used && dh_vec_slot(heap, vec, length - 1, &span) == NULL)
@@ -480,7 +482,7 @@ static int vec_remove_shifting(dh_heap *heap, dh_word *vec, uint64_t index, uint
 int dh_vec_remove(dh_heap *heap, dh_word *vec, uint64_t index, uint64_t count)
 {
     uint64_t length = dh_vec_length(vec);
-    if (index > length || count > length - index)
+    if (index > length || count > length - index || length > vec_limit(DH_VEC_DEPTH_MAX))
         return vec_corrupt(heap);
     uint64_t behind = length - index - count;
     if (count == 0)

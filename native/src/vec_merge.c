@@ -11,19 +11,20 @@
 #define VEC_NODE_SMALL ((VEC_CHILDREN_MAX + 3u) / 4u)
 #define VEC_NODE_MERGED_MAX (VEC_CHILDREN_MAX / 4u * 3u)
 
-/* Move words between two leaves side by side so that the left one holds `wanted`. */
+/* Move words between two leaves side by side so that the left one holds `wanted`. In a damaged tree
+ * leaves may overlap: hence memmove, here and elsewhere. */
 static void shift_words(dh_word *left, unsigned left_count, dh_word *right, unsigned right_count,
                         unsigned wanted)
 {
     if (wanted > left_count) {
         unsigned moved = wanted - left_count;
-        memcpy(left + left_count, right, moved * sizeof *left);
+        memmove(left + left_count, right, moved * sizeof *left);
         memmove(right, right + moved, (right_count - moved) * sizeof *left);
         memset(right + right_count - moved, 0, moved * sizeof *left);
     } else {
         unsigned moved = left_count - wanted;
         memmove(right + moved, right, right_count * sizeof *left);
-        memcpy(right, left + wanted, moved * sizeof *left);
+        memmove(right, left + wanted, moved * sizeof *left);
         memset(left + wanted, 0, moved * sizeof *left);
     }
 }
@@ -39,7 +40,7 @@ static void merge_leaves(dh_heap *heap, vec_rnode *node, unsigned i, unsigned le
     if (left == NULL || right == NULL || left == right)
         return;
     if (total <= VEC_LEAF_MERGED_MAX) {
-        memcpy(left + left_count, right, right_count * sizeof *left);
+        memmove(left + left_count, right, right_count * sizeof *left);
         rnode_close_gap(node, i + 1, 1);
         dh_cell_free(heap, dh_ref_off(gone));
         return;

@@ -14,12 +14,9 @@ _Static_assert(VEC_PIECE_CHILDREN <= VEC_CHILDREN_ROOMY, "a relaxed piece is not
 
 int dhi_vec_cell_new(dh_heap *heap, vec_pool *pool, size_t bytes, dh_off *off_out)
 {
-    if (pool == NULL || pool->first == DH_EMPTY)
+    if (pool == NULL || pool->count == 0)
         return dh_cell_new(heap, bytes, DH_REFS, off_out);
-    dh_word *words = dh_at(heap, dh_ref_off(pool->first));
-    *off_out = dh_ref_off(pool->first);
-    pool->first = words[0];
-    words[0] = DH_EMPTY;
+    *off_out = pool->cells[--pool->count];
     return 0;
 }
 

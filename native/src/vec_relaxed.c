@@ -6,28 +6,28 @@
  */
 #include "vec_relaxed.h"
 
+#include <stdlib.h>
+
 /* --- memory ----------------------------------------------------------------------------------- */
 
 static void pool_finish(dh_heap *heap, vec_pool *pool)
 {
-    while (pool->first != DH_EMPTY) {
-        dh_off off = dh_ref_off(pool->first);
-        pool->first = *(const dh_word *)dh_at(heap, off);
-        dh_cell_free(heap, off);
-    }
+    while (pool->count > 0)
+        dh_cell_free(heap, pool->cells[--pool->count]);
+    free(pool->cells);
+    pool->cells = NULL;
 }
 
+/* What was taken before a failure is in the pool. */
 static int pool_fill(dh_heap *heap, vec_pool *pool, uint64_t count)
 {
-    for (uint64_t i = 0; i < count; i++) {
-        dh_off off;
-        int rc = dh_cell_new(heap, DH_PAGE_BYTES, DH_REFS, &off);
-        if (rc != 0) {
-            pool_finish(heap, pool);
+    pool->cells = malloc(count * sizeof *pool->cells);
+    if (pool->cells == NULL)
+        return ENOMEM;
+    for (; pool->count < count; pool->count++) {
+        int rc = dh_cell_new(heap, DH_PAGE_BYTES, DH_REFS, &pool->cells[pool->count]);
+        if (rc != 0)
             return rc;
-        }
-        *(dh_word *)dh_at(heap, off) = pool->first;
-        pool->first = dh_ref(DH_T_LEAF, off);
     }
     return 0;
 }
@@ -124,7 +124,7 @@ static int split_leaf(dh_heap *heap, const dh_word *vec, uint64_t index)
     if (rc != 0)
         return rc;
     size_t moved_bytes = (path.count - kept) * sizeof *path.leaf;
-    memcpy(dh_at(heap, off), path.leaf + kept, moved_bytes);
+    memmove(dh_at(heap, off), path.leaf + kept, moved_bytes);
     memset(path.leaf + kept, 0, moved_bytes);
     rnode_open_gap(lowest, at + 1, 1);
     rnode_set(lowest, at + 1, dh_ref(DH_T_LEAF, off), rnode_start(lowest, at) + kept);
@@ -153,14 +153,17 @@ static int insert_new_leaf(dh_heap *heap, dh_word *vec, vec_pool *pool, uint64_t
     return rc;
 }
 
-/* There is room. */
-static void insert_in_leaf(dh_word *vec, const vec_path *path, uint64_t index, const dh_word *words,
-                           unsigned count)
+/* There is room, but for damage. */
+static int insert_in_leaf(const dh_heap *heap, dh_word *vec, const vec_path *path, uint64_t index,
+                          const dh_word *words, unsigned count)
 {
+    if (index - path->start > path->count || path->count + count > VEC_LEAF_WORDS)
+        return vec_corrupt(heap);
     dh_word *at = path->leaf + (index - path->start);
     memmove(at + count, at, (path->start + path->count - index) * sizeof *at);
     copy_words(at, words, count);
     path_resize(path, vec, count);
+    return 0;
 }
 
 /* No more than half a leaf. A leaf without room is halved; at the border of two leaves, the one
@@ -184,9 +187,7 @@ static int insert_few(dh_heap *heap, dh_word *vec, uint64_t index, const dh_word
         if (rc == 0)
             rc = path_to(heap, vec, before, &path);
     }
-    if (rc == 0)
-        insert_in_leaf(vec, &path, index, words, count);
-    return rc;
+    return rc != 0 ? rc : insert_in_leaf(heap, vec, &path, index, words, count);
 }
 
 /* Cells that linking so many leaves at one place takes at most, the leaves included: a node is
@@ -208,7 +209,7 @@ static int insert_many(dh_heap *heap, dh_word *vec, uint64_t index, const dh_wor
                        uint64_t count)
 {
     uint64_t at = index, left = count, leaves = (count + VEC_LEAF_WORDS - 1) / VEC_LEAF_WORDS;
-    vec_pool pool = {DH_EMPTY};
+    vec_pool pool = {NULL, 0};
     bool is_at_end = index == dh_vec_length(vec);
     int rc = dhi_vec_relax(heap, vec, NULL, index);
     if (rc == 0)

@@ -8,9 +8,11 @@
 
 #include "vec_private.h"
 
-/* Cells taken beforehand, chained by their first words: what needs many gets all or none. */
+/* Cells of a page taken beforehand: what needs many gets all or none. They are noted outside the
+ * arena, where no damaged tree can reach. */
 typedef struct {
-    dh_word first; /* ref to a LEAF, or EMPTY */
+    dh_off *cells;
+    uint64_t count; /* that are left */
 } vec_pool;
 
 /* A subtree and the relaxed node above it. */
@@ -94,10 +96,14 @@ static inline void rnode_copy(const vec_rnode *to, unsigned to_at, const vec_rno
 
 /* --- places ----------------------------------------------------------------------------------- */
 
+/* Depth -1: more slots than such a tree can hold. */
 static inline vec_place place_root(const dh_word *vec)
 {
     uint64_t length = dh_vec_length(vec);
-    return (vec_place){.depth = vec_depth(vec), .limit = length, .base_limit = length};
+    int depth = vec_depth(vec);
+    if (depth >= 0 && length > vec_limit(depth))
+        depth = -1;
+    return (vec_place){.depth = depth, .limit = length, .base_limit = length};
 }
 
 static inline dh_word place_word(const vec_place *place, const dh_word *vec)
@@ -105,7 +111,8 @@ static inline dh_word place_word(const vec_place *place, const dh_word *vec)
     return place->parent.words != NULL ? rnode_ref(&place->parent, place->at) : vec[DH_VEC_ROOT];
 }
 
-/* The child of the parent that holds index. */
+/* The child of the parent that holds index, or the last one where index is the end of the parent's
+ * slots. It lies within the parent, and index within it. */
 static inline int place_seek(const dh_heap *heap, vec_place *place, uint64_t index)
 {
     const vec_rnode *parent = &place->parent;
@@ -116,7 +123,9 @@ static inline int place_seek(const dh_heap *heap, vec_place *place, uint64_t ind
     place->start = place->base + rnode_start(parent, at);
     place->limit =
         at + 1 < parent->count ? place->base + rnode_start(parent, at + 1) : place->base_limit;
-    if (place->start > index || place->limit < place->start || place->limit > place->base_limit)
+    bool is_end = place->limit == place->base_limit && index == place->limit;
+    if (place->start > index || (index >= place->limit && !is_end) ||
+        place->limit > place->base_limit)
         return vec_corrupt(heap);
     return 0;
 }
@@ -136,7 +145,7 @@ static inline int place_enter(const dh_heap *heap, vec_place *place, const dh_wo
 }
 
 /* --- vec_relax.c ------------------------------------------------------------------------------ */
-/* A cell from the pool (may be NULL, or empty), else a new one. */
+/* A cell from the pool (may be NULL, or empty), all EMPTY, else a new one. */
 int dhi_vec_cell_new(dh_heap *heap, vec_pool *pool, size_t bytes, dh_off *off_out) DH_MUST_USE;
 /* Relax every node above the leaf of index (the length: the last leaf), and see to it that the
  * lowest takes two more children. The content stays, also when this fails. */

@@ -290,6 +290,12 @@ static void test_check_finds(void)
         root[wrong[i].at] = was;
         CHECK_EQ(dh_vec_check(heap, m.vec), 0);
     }
+    dh_word start = root[RNODE_STARTS + 1]; /* compares as large, and counts as 1 */
+    root[RNODE_STARTS + 1] = dh_int(1) | (uint64_t)1 << 62;
+    CHECK_EQ(dh_vec_insert(heap, m.vec, 6, &start, 1), DH_E_CORRUPT);
+    CHECK_EQ(dh_vec_remove(heap, m.vec, 6, 1), DH_E_CORRUPT);
+    root[RNODE_STARTS + 1] = start;
+    model_check(&m);
     dh_vec_run run; /* a word where no slot is */
     uint64_t at = 0;
     while (dh_vec_run_at(heap, m.vec, at, &run) && run.limit - run.start == LEAF)
@@ -303,34 +309,68 @@ static void test_check_finds(void)
     dh_heap_close(heap);
 }
 
+/* A relaxed node somewhere in the tree, or what is found on the way there. */
+static dh_word *random_node(const model *m)
+{
+    dh_word *node = relaxed_root(m);
+    while (node != NULL && check_random_below(4) > 0) {
+        dh_word ref = node[RNODE_REFS + check_random_below(VEC_CHILDREN_MAX)];
+        dh_word *below = dh_deref(m->heap, ref, DH_T_RNODE, DH_PAGE_BYTES);
+        if (below == NULL)
+            break;
+        node = below;
+    }
+    return node;
+}
+
+static dh_word random_ref(const model *m)
+{
+    static const dh_type types[] = {DH_T_LEAF, DH_T_RNODE, DH_T_NODE, DH_T_LIST, DH_T_STR};
+    uint64_t granules = m->heap->arena.hwm_pages * (DH_PAGE_BYTES / DH_GRANULE_BYTES);
+    uint64_t granule = check_random_below(granules);
+    if (check_random_below(4) > 0)
+        granule -= granule % (DH_PAGE_BYTES / DH_GRANULE_BYTES);
+    return dh_ref(types[check_random_below(5)], granule * DH_GRANULE_BYTES);
+}
+
+static dh_word random_wrong(const model *m, dh_word was)
+{
+    switch (check_random_below(8)) {
+    case 0:
+        return was ^ (uint64_t)1 << check_random_below(64);
+    case 1:
+        return check_random();
+    case 2:
+        return dh_int((int64_t)check_random_below(VEC_CHILDREN_MAX + 2));
+    case 3:
+        return dh_int((int64_t)check_random_below(m->length * 2));
+    case 4:
+        return dh_int(-(int64_t)check_random_below(m->length * 2));
+    case 5:
+        return dh_int(((int64_t)1 << (40 + check_random_below(22))) - 1 -
+                      (int64_t)check_random_below(3));
+    case 6:
+        return m->vec[DH_VEC_ROOT];
+    default:
+        return random_ref(m);
+    }
+}
+
 static void damage(const model *m, unsigned count)
 {
     uint64_t pages = m->heap->arena.hwm_pages;
     dh_word *arena = (dh_word *)(void *)m->heap->arena.base;
     for (unsigned i = 0; i < count; i++) {
-        dh_word *node = relaxed_root(m);
-        dh_word *page = arena + check_random_below(pages) * DH_PAGE_WORDS;
-        if (node == NULL || check_random_below(3) == 0)
-            node = page;
-        dh_type type = check_random_below(2) == 0 ? DH_T_LEAF : DH_T_RNODE;
-        dh_word *at = node + check_random_below(DH_PAGE_WORDS);
-        switch (check_random_below(5)) {
-        case 0:
-            *at ^= (uint64_t)1 << check_random_below(64);
-            break;
-        case 1:
-            *at = dh_ref(type, check_random_below(pages) << DH_PAGE_SHIFT);
-            break;
-        case 2:
-            node[RNODE_STARTS + check_random_below(VEC_CHILDREN_MAX)] =
-                dh_int((int64_t)check_random_below(m->length * 2));
-            break;
-        case 3:
-            node[RNODE_COUNT] = dh_int((int64_t)check_random_below(VEC_CHILDREN_MAX + 2));
-            break;
-        default:
-            node[RNODE_REFS + check_random_below(VEC_CHILDREN_MAX)] = m->vec[DH_VEC_ROOT];
-        }
+        dh_word *node = random_node(m);
+        if (node == NULL || check_random_below(5) == 0)
+            node = arena + check_random_below(pages) * DH_PAGE_WORDS;
+        uint64_t child = check_random_below(VEC_CHILDREN_MAX);
+        if (check_random_below(2) == 0) /* one that is in use */
+            child = check_random_below((uint64_t)node[RNODE_COUNT] / 2 % VEC_CHILDREN_MAX + 1);
+        uint64_t places[] = {RNODE_COUNT, RNODE_REFS + child, RNODE_STARTS + child, RNODE_DENSITY,
+                             check_random_below(DH_PAGE_WORDS)};
+        dh_word *at = node + places[check_random_below(5)];
+        *at = random_wrong(m, *at);
     }
 }
 
@@ -363,6 +403,12 @@ static void test_damage(uint64_t length, unsigned rounds)
                 (void)!dh_vec_insert(heap, m.vec, at, NULL, 2 * LEAF + 1);
             if (i % 16 == 9)
                 (void)!dh_vec_remove(heap, m.vec, at / 2, 3 * LEAF);
+            if (i % 16 == 3)
+                (void)!dh_vec_move(heap, m.vec, at / 3, at / 2, length / 4);
+            if (i % 16 == 7)
+                (void)!dh_vec_fill(heap, m.vec, at, NULL, LEAF + 1);
+            if (i % 8 == 1)
+                damage(&m, 1);
             if (i % 16 == 11)
                 (void)!dh_vec_set_length(heap, m.vec, dh_vec_length(m.vec) / 4 * 3);
             (void)!dh_vec_check(heap, m.vec);
