@@ -18,7 +18,9 @@ static PyObject *mutated(void)
 
 typedef struct {
     PyObject_HEAD dhp_proxy *deque; /* owned */
+    const dh_word *changes_at;      /* in the head, where it stays while the handle is good */
     uint64_t changes;
+    dh_list_run run; /* around index, or around what came before */
     Py_ssize_t index;
     Py_ssize_t left;
     int is_reversed;
@@ -33,7 +35,9 @@ PyObject *dhp_deque_iter_new(dhp_proxy *deque, int is_reversed)
     if (self == NULL)
         return NULL;
     self->deque = (dhp_proxy *)Py_NewRef((PyObject *)deque);
+    self->changes_at = state.changes_at;
     self->changes = state.changes;
+    self->run = (dh_list_run){.count = 0};
     self->left = (Py_ssize_t)state.length;
     self->index = is_reversed ? self->left - 1 : 0;
     self->is_reversed = is_reversed;
@@ -48,28 +52,44 @@ static void iter_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
+/* The element at index, looked up from the deque's head; NULL with an exception. */
+static const dh_word *iter_seek(deque_iter *self)
+{
+    dh_deque_state state;
+    if (dhp_deque_read(self->deque, &state) < 0)
+        return NULL;
+    if ((uint64_t)self->left > state.length) {
+        self->left = 0;
+        mutated();
+        return NULL;
+    }
+    uint64_t index = (uint64_t)self->index;
+    dhp_core *core = self->deque->core;
+    int rc = dh_list_run_at(core->heap, self->deque->handle.word, index, &self->run);
+    if (rc == 0)
+        return self->run.words + (index - self->run.first);
+    dhp_raise(core, rc == DH_E_ABSENT ? DH_E_CORRUPT : rc);
+    return NULL;
+}
+
 static PyObject *iter_next(PyObject *obj)
 {
     deque_iter *self = (deque_iter *)obj;
-    dh_deque_state state;
-    dh_word item;
-    if (dhp_deque_read(self->deque, &state) < 0)
+    if (dhp_word(self->deque) == 0)
         return NULL;
-    if (state.changes != self->changes || (uint64_t)self->left > state.length) {
+    if (dh_load(self->changes_at) != self->changes) {
         self->left = 0;
         return mutated();
     }
     if (self->left == 0)
         return NULL;
     dhp_core *core = self->deque->core;
-    int rc = dh_list_get(core->heap, self->deque->handle.word, (uint64_t)self->index, &item);
-    if (rc != 0) {
-        dhp_raise(core, rc == DH_E_ABSENT ? DH_E_CORRUPT : rc);
+    const dh_word *slot = dh_list_run_slot(core->heap, &self->run, (uint64_t)self->index);
+    if (slot == NULL && (slot = iter_seek(self)) == NULL)
         return NULL;
-    }
     self->index += self->is_reversed ? -1 : 1;
     self->left--;
-    return dhp_object_from(core, item);
+    return dhp_object_from(core, dh_load(slot));
 }
 
 static PyObject *iter_length_hint(PyObject *obj, PyObject *ignored)

@@ -330,6 +330,7 @@ PyType_Spec dhp_list_spec = {"dirtyheap.List", sizeof(dhp_proxy), 0, Py_TPFLAGS_
 typedef struct {
     PyObject_HEAD dhp_proxy *list; /* owned; NULL: exhausted */
     Py_ssize_t index;
+    dh_list_run run; /* around index, or around what came before */
     int is_reversed;
 } list_iter;
 
@@ -343,6 +344,7 @@ PyObject *dhp_list_iter_new(dhp_proxy *list, int is_reversed)
         return NULL;
     self->list = (dhp_proxy *)Py_NewRef((PyObject *)list);
     self->index = is_reversed ? length - 1 : 0;
+    self->run = (dh_list_run){.count = 0};
     self->is_reversed = is_reversed;
     return (PyObject *)self;
 }
@@ -355,18 +357,32 @@ static void iter_dealloc(PyObject *obj)
     Py_DECREF(type);
 }
 
+/* The list is there: whatever else happened since the last step, dh_list_run_slot tells. */
+static inline int iter_find(list_iter *self, dh_word list, const dh_word **slot_out)
+{
+    const dh_heap *heap = self->list->core->heap;
+    uint64_t index = (uint64_t)self->index; /* -1: behind every length */
+    *slot_out = dh_list_run_slot(heap, &self->run, index);
+    if (DH_LIKELY(*slot_out != NULL))
+        return 0;
+    int rc = dh_list_run_at(heap, list, index, &self->run);
+    if (rc == 0)
+        *slot_out = self->run.words + (index - self->run.first);
+    return rc;
+}
+
 static PyObject *iter_next(PyObject *obj)
 {
     list_iter *self = (list_iter *)obj;
     dhp_proxy *list = self->list;
-    dh_word item, word;
+    const dh_word *slot;
+    dh_word word;
     if (list == NULL || (word = dhp_word(list)) == 0)
         return NULL;
-    int rc = self->index < 0 ? DH_E_ABSENT
-                             : dh_list_get(list->core->heap, word, (uint64_t)self->index, &item);
+    int rc = iter_find(self, word, &slot);
     if (DH_LIKELY(rc == 0)) {
         self->index += self->is_reversed ? -1 : 1;
-        return dhp_object_from(list->core, item);
+        return dhp_object_from(list->core, dh_load(slot));
     }
     if (rc == DH_E_ABSENT)
         Py_CLEAR(self->list);

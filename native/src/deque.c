@@ -44,6 +44,7 @@ int dh_deque_read(const dh_heap *heap, dh_word deque, dh_deque_state *state_out)
         return deque_corrupt(heap, deque);
     state_out->maxlen = maxlen == DH_NONE ? DH_DEQUE_UNBOUNDED : maxlen_value(maxlen);
     state_out->changes = head[DEQUE_CHANGES];
+    state_out->changes_at = &head[DEQUE_CHANGES];
     return dh_list_length(heap, deque, &state_out->length);
 }
 

@@ -14,8 +14,9 @@
 
 typedef struct {
     uint64_t length;
-    uint64_t maxlen;  /* or DH_DEQUE_UNBOUNDED                                */
-    uint64_t changes; /* another number after each change of what stands where */
+    uint64_t maxlen;           /* or DH_DEQUE_UNBOUNDED                                */
+    uint64_t changes;          /* another number after each change of what stands where */
+    const dh_word *changes_at; /* where that number stands as long as the deque is there */
 } dh_deque_state;
 
 int dh_deque_new(dh_heap *heap, uint64_t maxlen, dh_word *deque_out) DH_MUST_USE;

@@ -35,6 +35,7 @@ struct dh_heap {
     dh_word root;
     uint64_t serial_next;   /* never goes back, not even in a rollback: world lock    */
     uint64_t shows_count;   /* times that another state was shown: places kept from before end */
+    uint64_t moves_count;   /* times that elements of some list may have moved, see list.h */
     uint64_t exports_count; /* exported buffers, world lock                           */
     uint64_t frees_count;   /* collections and rollbacks: cells may have gone, world lock */
     dh_state committed;     /* as of the last commit                                  */

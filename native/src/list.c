@@ -56,12 +56,19 @@ static inline int list_open(const dh_heap *heap, dh_word list, list_view *view_o
     return 0;
 }
 
-/* What stands where has changed. */
-static inline void list_count_change(const list_view *view)
+/* A change that iterators over a Deque look for. */
+static inline void list_count_new(const list_view *view)
 {
     dh_word *changes = &view->head[LIST_CHANGES];
     if (view->is_deque)
         dh_store(changes, dh_int((int64_t)((*changes >> 1) + 1) & DH_INT_MAX));
+}
+
+/* What stands where has changed: runs that were found before end here. */
+static inline void list_count_change(dh_heap *heap, const list_view *view)
+{
+    heap->moves_count++;
+    list_count_new(view);
 }
 
 static void list_set_gap(list_view *view, uint64_t gap)
@@ -138,10 +145,15 @@ int dh_list_append(dh_heap *heap, dh_word list, dh_word word)
 {
     list_view view;
     int rc = list_open(heap, list, &view);
+    if (rc != 0)
+        return rc;
+    /* What is appended moves nothing, but for the only leaf when it is replaced by a larger one. */
+    dh_word root = view.vec[DH_VEC_ROOT];
+    rc = dh_vec_push(heap, view.vec, word);
+    if (view.vec[DH_VEC_ROOT] != root)
+        heap->moves_count++;
     if (rc == 0)
-        rc = dh_vec_push(heap, view.vec, word);
-    if (rc == 0)
-        list_count_change(&view);
+        list_count_new(&view);
     return rc;
 }
 
@@ -161,6 +173,30 @@ dh_word *dh_list_slots(dh_heap *heap, dh_word list, uint64_t index, uint64_t *sp
 const dh_word *dh_list_span(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out)
 {
     return dh_list_slots(heap, list, index, span_out);
+}
+
+int dh_list_run_at(const dh_heap *heap, dh_word list, uint64_t index, dh_list_run *run_out)
+{
+    list_view view;
+    dh_vec_run run;
+    *run_out = (dh_list_run){.count = 0};
+    int rc = list_open(heap, list, &view);
+    if (rc != 0)
+        return rc;
+    if (index >= view.length)
+        return DH_E_ABSENT;
+    if (!dh_vec_run_at(heap, view.vec, view.gap + index, &run))
+        return list_corrupt(heap, list);
+    uint64_t first = run.start > view.gap ? run.start : view.gap;
+    uint64_t end = view.gap + view.length;
+    *run_out = (dh_list_run){
+        .words = run.first + (first - run.start),
+        .first = first - view.gap,
+        .count = (run.limit < end ? run.limit : end) - first,
+        .moves_count = heap->moves_count,
+        .shows_count = heap->shows_count,
+    };
+    return 0;
 }
 
 /* --- splice ----------------------------------------------------------------------------------- */
@@ -247,6 +283,7 @@ int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed
         return rc;
     if (start > view.length || removed > view.length - start)
         return DH_E_ABSENT;
+    heap->moves_count++; /* also when this fails half way */
     if (inserted_count > removed) {
         rc = list_open_hole(heap, &view, start + removed, inserted_count - removed);
         if (rc != 0)
@@ -257,7 +294,7 @@ int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed
     if (rc == 0 && removed > inserted_count)
         rc = list_close_hole(heap, &view, start + inserted_count, removed - inserted_count);
     if (removed > 0 || inserted_count > 0)
-        list_count_change(&view);
+        list_count_new(&view);
     return rc != 0 ? list_corrupt(heap, list) : 0;
 }
 
@@ -269,7 +306,7 @@ int dhi_list_take(dh_heap *heap, dh_word list, uint64_t start, uint64_t count)
         return rc;
     if (start > view.length || count > view.length - start)
         return DH_E_ABSENT;
-    list_count_change(&view);
+    list_count_change(heap, &view);
     return list_close_hole(heap, &view, start, count);
 }
 
@@ -303,10 +340,10 @@ int dh_list_clear(dh_heap *heap, dh_word list)
     int rc = list_open(heap, list, &view);
     if (rc != 0)
         return rc;
+    list_count_change(heap, &view);
     list_drop_range(heap, &view, 0, view.length);
     dh_vec_clear(heap, view.vec);
     list_set_gap(&view, 0);
-    list_count_change(&view);
     return 0;
 }
 

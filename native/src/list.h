@@ -12,6 +12,13 @@
 
 #include "vec.h"
 
+/* Elements that stand together, found once and read until they may have moved. */
+typedef struct {
+    const dh_word *words; /* element number first */
+    uint64_t first, count;
+    uint64_t moves_count, shows_count; /* of the heap when they were found */
+} dh_list_run;
+
 int dh_list_new(dh_heap *heap, dh_word *list_out) DH_MUST_USE;
 int dh_list_length(const dh_heap *heap, dh_word list, uint64_t *length_out) DH_MUST_USE;
 /* index < length, else DH_E_ABSENT. */
@@ -25,6 +32,18 @@ int dh_list_splice(dh_heap *heap, dh_word list, uint64_t start, uint64_t removed
                    const dh_word *inserted, uint64_t inserted_count) DH_MUST_USE;
 /* Contiguous words from index; for bulk reading. NULL at the end or when damaged. */
 const dh_word *dh_list_span(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
+/* The run that element index stands in. index < length, else DH_E_ABSENT; then the run is empty. */
+int dh_list_run_at(const dh_heap *heap, dh_word list, uint64_t index, dh_list_run *run_out)
+    DH_MUST_USE;
+/* Where element index of a list that still is there stands, if the run tells; else NULL. What is
+ * appended in the meantime is in no run, values that are replaced are seen. */
+static inline const dh_word *dh_list_run_slot(const dh_heap *heap, const dh_list_run *run,
+                                              uint64_t index)
+{
+    bool is_inside = index - run->first < run->count && run->moves_count == heap->moves_count &&
+                     run->shows_count == heap->shows_count;
+    return DH_LIKELY(is_inside) ? run->words + (index - run->first) : NULL;
+}
 /* The same to write through: who stores there keeps every value owned by one slot. */
 dh_word *dh_list_slots(dh_heap *heap, dh_word list, uint64_t index, uint64_t *span_out);
 int dh_list_reverse(dh_heap *heap, dh_word list) DH_MUST_USE;

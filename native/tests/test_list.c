@@ -13,12 +13,14 @@ typedef struct {
     dh_word list;
     int64_t *numbers;
     uint64_t length;
+    dh_list_run run; /* kept across changes */
 } model;
 
 static void model_open(model *m, dh_heap *heap)
 {
     m->heap = heap;
     m->length = 0;
+    m->run = (dh_list_run){.count = 0};
     m->numbers = malloc(ROOM_MAX * sizeof *m->numbers);
     CHECK(m->numbers != NULL);
     CHECK_EQ(dh_list_new(heap, &m->list), 0);
@@ -84,6 +86,38 @@ static int model_splice(model *m, uint64_t start, uint64_t removed, uint64_t ins
     return rc;
 }
 
+/* A run kept from before a change tells what stands there now, or nothing. */
+static void run_check(model *m)
+{
+    dh_list_run *run = &m->run;
+    for (uint64_t i = run->first; i < run->first + run->count; i++) {
+        const dh_word *slot = dh_list_run_slot(m->heap, run, i);
+        CHECK(slot == NULL || i < m->length);
+        if (slot != NULL)
+            check_word(m->heap, *slot, m->numbers[i]);
+    }
+    CHECK(dh_list_run_slot(m->heap, run, run->first + run->count) == NULL);
+    CHECK(dh_list_run_slot(m->heap, run, run->first - 1) == NULL);
+    CHECK_EQ(dh_list_run_at(m->heap, m->list, m->length, run), DH_E_ABSENT);
+    CHECK_EQ(run->count, 0);
+    if (m->length == 0)
+        return;
+    uint64_t at = check_random_below(m->length);
+    CHECK_EQ(dh_list_run_at(m->heap, m->list, at, run), 0);
+    CHECK(run->first <= at && at - run->first < run->count && run->first + run->count <= m->length);
+    check_word(m->heap, *dh_list_run_slot(m->heap, run, at), m->numbers[at]);
+}
+
+/* What is appended leaves runs as they are, unless the only leaf is replaced. */
+static void model_append(model *m)
+{
+    dh_word word;
+    m->numbers[m->length] = (int64_t)check_random_below((uint64_t)1 << 40);
+    CHECK_EQ(number_word(m->heap, m->numbers[m->length], &word), 0);
+    CHECK_EQ(dh_list_append(m->heap, m->list, word), 0);
+    m->length++;
+}
+
 static void model_check(model *m)
 {
     uint64_t length, span;
@@ -126,7 +160,11 @@ static void test_splices(dh_heap *heap, uint64_t around, unsigned rounds)
             inserted = removed;
         if (m.length - removed + inserted > around + around / 4 + 8)
             inserted = 0;
-        CHECK_EQ(model_splice(&m, start, removed, inserted), 0);
+        if (check_random_below(4) == 0)
+            model_append(&m);
+        else
+            CHECK_EQ(model_splice(&m, start, removed, inserted), 0);
+        run_check(&m);
         if (i % 16 == 0 || m.length < 600)
             model_check(&m);
         if (i % 256 == 0)

@@ -379,6 +379,57 @@ def test_growing_and_shrinking_while_iterating(heap):
     assert backwards.__length_hint__() == 0
 
 
+@pytest.mark.parametrize("length", [3, 400, 5000])
+def test_iterating_while_anything_changes(heap, length):
+    """Step by step what iterators over a list give, whatever is done to that list or another."""
+    source = random.Random(length)
+    plain = list(range(length))
+    ours = heap.root["ours"] = heap.list(plain)
+    other = heap.root["other"] = heap.list(plain)
+    committed = list(plain)
+    heap.commit()
+
+    def place():
+        return source.randrange(len(plain) + 1)
+
+    def pop():
+        for items in (plain, ours):
+            del items[-1:]
+
+    def insert():
+        at = place()
+        for items in (plain, ours):
+            items.insert(at, "inserted")
+
+    def replace():
+        at, more = place(), source.randrange(700)
+        for items in (plain, ours):
+            items[at : at + 600] = range(more)
+
+    def commit():
+        committed[:] = plain
+        heap.commit()
+
+    def rollback():
+        plain[:] = committed
+        heap.rollback()
+
+    changes = [pop, insert, replace, commit, rollback]
+    changes += [lambda: [items.append("appended") for items in (plain, ours)]]
+    changes += [lambda: [items.reverse() for items in (plain, ours)]]
+    changes += [lambda: [items.__setitem__(slice(3), [1, 2]) for items in (plain, ours)]]
+    changes += [lambda: other and other.pop(0), lambda: other.insert(7, 7), lambda: other.append(7)]
+    for _ in range(12):
+        pairs = [(iter(plain), iter(ours)), (reversed(plain), reversed(ours))]
+        for _ in range(60):
+            for expected, iterator in pairs:
+                for _ in range(source.choice([1, 2, 40])):
+                    assert next(iterator, "end") == next(expected, "end")
+            if source.random() < 0.5:
+                source.choice(changes)()
+        assert ours == plain
+
+
 # --- sort -----------------------------------------------------------------------------------------
 
 
