@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Flags of a structure, as in native/src/array.h.
 _ALIGNED: Final = 1
 _RECORD: Final = 2
+_DIMS_MAX: Final = 64  # DH_ARRAY_DIMS_MAX
 _DTYPE_DEPTH_MAX: Final = 30
 _STRIDE_LIMIT: Final = 1 << 62
 
@@ -164,7 +165,10 @@ def _make(
     core: _native.Core, shape: tuple[int, ...], dtype: numpy.dtype[Any], order: str
 ) -> _native.Array:
     description = (_describe_exactly(dtype), shape, _strides(shape, dtype, order), 0)
-    return core.new_array(core.new_buffer(math.prod(shape) * dtype.itemsize), description)
+    size = math.prod(shape) * dtype.itemsize
+    if size > sys.maxsize:
+        raise OverflowError(f"an array of {size} bytes is too large")
+    return core.new_array(core.new_buffer(size), description)
 
 
 def new(
@@ -185,6 +189,8 @@ def new(
         raise ValueError(f"shape {shape!r}: no extent can be negative")
     dtype = np.dtype(dtype)
     _describe_exactly(dtype)
+    if len(wanted) > _DIMS_MAX:
+        raise ValueError(f"shape of {len(wanted)} axes: an array has at most {_DIMS_MAX}")
     one = np.empty((), dtype)  # numpy decides what a subarray, or text without a size, becomes
     made = show(_make(core, wanted + one.shape, one.dtype, order))
     if fill is not None:

@@ -472,6 +472,8 @@ class Heap:
         Raises:
             TypeError: the dtype holds Python objects, or is not one of numpy's own.
             HeapFullError: it does not fit the heap's capacity.
+            OverflowError: no heap could hold it.
+            ValueError: a negative extent, too many axes, or a fill of another shape.
             ImportError: numpy is not installed.
 
         Cost: O(bytes).

@@ -103,10 +103,14 @@ def test_impossible_ones_are_refused(heap):
         heap.array(3, "no such type")
     with pytest.raises(ValueError, match="broadcast"):
         heap.array(3, fill=[1, 2])
-    with pytest.raises((OverflowError, dh.HeapFullError)):
-        heap.array((1 << 40, 1 << 40))
-    with pytest.raises((OverflowError, dh.HeapFullError)):
-        heap.array(1 << 45)
+    with pytest.raises(ValueError, match="65 axes: an array has at most 64"):
+        heap.array((1,) * 65)
+    for shape in ((1 << 40, 1 << 40), 1 << 45, 1 << 60, (1 << 62, 3)):
+        with pytest.raises(OverflowError, match=r"of \d+ bytes is too large"):
+            heap.array(shape)
+    with pytest.raises(dh.HeapFullError):
+        heap.array(1 << 40)
+    assert heap.verify().problems == 0
 
 
 def test_beyond_the_capacity(small_heap):
