@@ -115,10 +115,23 @@ static PyObject *record_from(dhp_core *core, const dhp_schema *schema, PyObject 
     return made;
 }
 
+/* The class's schema, a new reference; that of Box for Box[int]. */
+static dhp_schema *schema_of_generic(dhp_state *state, PyObject *class)
+{
+    if (PyType_Check(class))
+        return dhp_schema_of(state, class);
+    PyObject *origin = PyObject_GetAttrString(class, "__origin__");
+    if (origin == NULL && PyErr_ExceptionMatches(PyExc_AttributeError))
+        PyErr_Clear();
+    dhp_schema *schema = origin != NULL ? dhp_schema_of(state, origin) : NULL;
+    Py_XDECREF(origin);
+    return schema;
+}
+
 static dhp_schema *schema_for_new(dhp_core *core, PyObject *args)
 {
     PyObject *class = PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0) : Py_None;
-    dhp_schema *schema = dhp_schema_of(core->state, class);
+    dhp_schema *schema = schema_of_generic(core->state, class);
     if (schema == NULL) {
         if (!PyErr_Occurred())
             PyErr_Format(PyExc_TypeError,

@@ -641,7 +641,9 @@ def test_a_base_that_is_generic_or_abstract_or_a_mixin(heap: dh.Heap) -> None:
     assert "SIDE=2.0" in square.shout()
     assert isinstance(square, Shape)
     assert heap.new(Box, [1]).content == [1]
-    assert Box[int].__origin__ is Box  # type: ignore[attr-defined]
+    assert heap.new(Box[int], 1) == heap.new(Box, 1)
+    with pytest.raises(TypeError, match=r"list\[int\] is not a record class"):
+        heap.new(list[int])
 
 
 def test_super_and_class_in_every_kind_of_method(heap: dh.Heap) -> None:
