@@ -109,7 +109,7 @@ def _zone_from(data: bytes) -> tzinfo:
     offset = timedelta(microseconds=int.from_bytes(rest[:6], "little", signed=True))
     if kind == b"o" and len(rest) == 6:
         return timezone(offset)
-    if kind == b"n":
+    if kind == b"n" and len(rest) >= 6:
         return timezone(offset, rest[6:].decode("utf-8", "surrogatepass"))
     raise ValueError(f"no time zone: {data!r}")
 
