@@ -456,7 +456,7 @@ int dhp_is_still(dhp_core *core, dh_word word, PyObject *raw);
 /* Plain deep copy of anything; cycles and shared references kept. */
 PyObject *dhp_to_python(dhp_state *state, PyObject *obj);
 
-/* --- dict_type.c, dict_update.c, dict_iter.c, dict_views.c ------------------------------------ */
+/* --- dict_type.c, dict_take.c, dict_update.c, dict_iter.c, dict_views.c ----------------------- */
 extern PyType_Spec dhp_dict_spec;
 extern PyType_Spec dhp_dict_iter_spec;
 extern PyType_Spec dhp_keys_spec;
@@ -470,6 +470,10 @@ int dhp_dict_contains(PyObject *self, PyObject *key);
 /* Value of key as a new reference; *found_out = 0 and NULL when absent. NULL + found: error. */
 PyObject *dhp_dict_lookup(dhp_proxy *self, PyObject *key, int *found_out);
 int dhp_dict_store(dhp_proxy *self, PyObject *key, PyObject *value);
+/* Remove an entry; with value_out its value comes back as an object first. 0, 1: absent, -1. */
+int dhp_dict_remove(dhp_proxy *self, PyObject *key, PyObject **value_out);
+PyObject *dhp_dict_popitem(PyObject *self, PyObject *ignored);
+extern const char dhp_dict_popitem_doc[];
 /* The update method's work: other (may be NULL) and kwargs (may be NULL). */
 int dhp_dict_update(dhp_proxy *self, PyObject *other, PyObject *kwargs);
 PyObject *dhp_dict_update_method(PyObject *self, PyObject *args, PyObject *kwargs);
