@@ -748,6 +748,7 @@ DAMAGED = [
     b"\x01short", b"\x02", b"\x02" + b"\xff" * 10, b"\x02\x07\xe8\x0d\x01" + b"\0" * 6,
     NEW_YEAR + b"q", NEW_YEAR + b"z../../x", NEW_YEAR + b"zNo/Where", NEW_YEAR + b"zx\0",
     NEW_YEAR + b"o\xff\xff\xff\xff\xff\x7f", b"\x03\0\0\0\0", b"\x04\xff",
+    NEW_YEAR + b"n\0\0",
     b"\x04" + b"\x7f" * 6, b"\x05" + b"\x7f" * 9, b"\x06", b"\x06zero", b"\x06\xff",
     b"\x07\0\0\0\0", b"\x07\1\0\0\0\5\0", b"\x08short", b"\x08" + b"\0" * 17 + b"\7", b"\x09",
     b"\x09\x93\xc4\1\1", b"\x09\x93\xc4\1\0\xc4\1\5\xc4\1\0", b"\x0a\xff\xfe", b"\x0b\xed\xa0",
