@@ -44,10 +44,10 @@ static int field_word(dhp_proxy *self, const dhp_schema *schema, Py_ssize_t inde
     const dhp_layout *layout = dhp_layout_get(self->core, view.class_word, schema);
     if (layout == NULL)
         return -1;
-    int slot = layout->slots[index];
-    if (slot >= 0 && (size_t)slot >= view.room)
+    *word_out = DH_EMPTY;
+    if (layout->slots[index] >= 0 &&
+        !dh_record_load(&view, dhp_layout_place(layout, &view, index), word_out))
         return dhp_raise(self->core, DH_E_CORRUPT);
-    *word_out = slot < 0 ? DH_EMPTY : dh_load(&view.fields[slot]);
     return 0;
 }
 
@@ -122,31 +122,38 @@ static int record_widen(dhp_proxy *self, dh_word record, const dhp_schema *schem
 }
 
 /* Where to store a value of this kind; the record's class allows for it afterwards. -1: exception. */
-static int field_slot(dhp_proxy *self, const dhp_schema *schema, Py_ssize_t index, dh_kinds kind)
+static int field_place(dhp_proxy *self, const dhp_schema *schema, Py_ssize_t index, dh_kinds kind,
+                       dh_record_view *view_out)
 {
-    dh_record_view view;
+    dhp_core *core = self->core;
     for (int widened = 0; widened < 2; widened++) {
         dh_word record = dhp_word_for_store(self);
         if (record == 0)
             return -1;
-        int rc = dh_record_open(self->core->heap, record, &view);
-        if (rc != 0)
-            return dhp_raise(self->core, rc);
-        const dhp_layout *layout = dhp_layout_get(self->core, view.class_word, schema);
-        if (layout == NULL)
-            return -1;
-        if (layout->slots[index] >= 0 && layout->in_place[index] & kind)
-            return layout->slots[index];
+        int rc = dh_record_peek(core->heap, record, view_out);
+        const dhp_layout *layout = rc == 0 ? dhp_layout_find(core, view_out, schema) : NULL;
+        if (layout == NULL) {
+            rc = dh_record_open(core->heap, record, view_out);
+            if (rc != 0)
+                return dhp_raise(core, rc);
+            layout = dhp_layout_get(core, view_out->class_word, schema);
+            if (layout == NULL)
+                return -1;
+        }
+        if (layout->slots[index] >= 0 && layout->in_place[index] & kind) {
+            int place = dhp_layout_place(layout, view_out, index);
+            return place >= 0 ? place : dhp_raise(core, DH_E_CORRUPT);
+        }
         if (record_widen(self, record, schema, layout) < 0)
             return -1;
     }
-    return dhp_raise(self->core,
-                     DH_E_CORRUPT); /* the class of today lets in what its schema does */
+    return dhp_raise(core, DH_E_CORRUPT); /* the class of today lets in what its schema does */
 }
 
 static int field_store(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index, PyObject *value)
 {
     dhp_core *core = self->core;
+    dh_record_view view;
     dh_word word;
     if (dhp_schema_ready(schema) < 0)
         return -1;
@@ -157,11 +164,11 @@ static int field_store(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index, Py
     Py_DECREF(admitted);
     if (rc < 0)
         return -1;
-    int slot = dhp_field_check(schema, index, value, word);
-    if (slot == 0)
-        slot = field_slot(self, schema, index, dh_kind_of(word));
-    if (slot >= 0) {
-        rc = dh_record_set(core->heap, self->handle.word, (size_t)slot, word);
+    int place = dhp_field_check(schema, index, value, word);
+    if (place == 0)
+        place = field_place(self, schema, index, dh_kind_of(word), &view);
+    if (place >= 0) {
+        rc = dh_record_replace(core->heap, &view, place, word);
         if (DH_LIKELY(rc == 0))
             return 0;
         dhp_raise(core, rc);
@@ -198,14 +205,13 @@ static PyObject *field_get(PyObject *obj, PyObject *instance, PyObject *owner)
     if (check_instance(self, instance) < 0)
         return NULL;
     dh_word record = proxy->handle.word;
-    if (DH_LIKELY(record != 0 && dh_record_open(proxy->core->heap, record, &view) == 0)) {
-        const dhp_layout *layout = dhp_layout_find(proxy->core, view.class_word, schema);
-        int slot = layout != NULL ? layout->slots[self->index] : DHP_SLOT_ABSENT;
-        if (DH_LIKELY(slot >= 0 && (size_t)slot < view.room)) {
-            dh_word word = dh_load(&view.fields[slot]);
-            if (DH_LIKELY(word != DH_EMPTY))
-                return field_object(proxy->core, &schema->fields[self->index], word);
-        }
+    if (DH_LIKELY(record != 0 && dh_record_peek(proxy->core->heap, record, &view) == 0)) {
+        const dhp_layout *layout = dhp_layout_find(proxy->core, &view, schema);
+        dh_word word;
+        if (DH_LIKELY(layout != NULL &&
+                      dh_record_load(&view, dhp_layout_place(layout, &view, self->index), &word) &&
+                      word != DH_EMPTY))
+            return field_object(proxy->core, &schema->fields[self->index], word);
     }
     return dhp_record_value(proxy, schema, self->index, true);
 }
@@ -237,21 +243,20 @@ static bool store_inline(dhp_proxy *proxy, const dhp_field *self, PyObject *valu
 {
     dh_kinds kinds = self->schema->fields[self->index].kinds;
     dh_record_view view;
-    dh_word word;
+    dh_word word, old;
     if ((!dhp_word_from_int(value, &word) && !inline_word(value, &word)) ||
         !(kinds & dh_kind_of(word)))
         return false;
     dhp_core *core = proxy->core;
     if (proxy->handle.word == 0 || core->is_read_only || core->heap->is_forked ||
-        dh_record_open(core->heap, proxy->handle.word, &view) != 0)
+        dh_record_peek(core->heap, proxy->handle.word, &view) != 0)
         return false;
-    const dhp_layout *layout = dhp_layout_find(core, view.class_word, self->schema);
-    int slot = layout != NULL ? layout->slots[self->index] : DHP_SLOT_ABSENT;
-    if (slot < 0 || (size_t)slot >= view.room || dh_is_ref(dh_load(&view.fields[slot])) ||
-        !(layout->in_place[self->index] & dh_kind_of(word)))
+    const dhp_layout *layout = dhp_layout_find(core, &view, self->schema);
+    if (layout == NULL || !(layout->in_place[self->index] & dh_kind_of(word)))
         return false;
-    dh_store(&view.fields[slot], word);
-    return true;
+    int place = dhp_layout_place(layout, &view, self->index);
+    return dh_record_load(&view, place, &old) && !dh_is_ref(old) &&
+           dh_record_store(&view, place, word);
 }
 
 static int field_set(PyObject *obj, PyObject *instance, PyObject *value)

@@ -57,6 +57,8 @@ static void classes_place(struct dhp_layouts *layouts, dhp_stored_class *class)
         i = (i + 1) & (layouts->room - 1);
     layouts->classes[i] = class;
     layouts->count++;
+    if (class->number != 0)
+        layouts->numbered[class->number] = class;
 }
 
 /* The same classes in a table of this size, without those that went. */
@@ -70,6 +72,7 @@ static int classes_rebuild(dhp_core *core, size_t room)
     layouts->classes = after;
     layouts->room = room;
     layouts->count = 0;
+    memset(layouts->numbered, 0, sizeof layouts->numbered);
     for (size_t i = 0; i < room_before; i++) {
         if (before[i] == NULL)
             continue;
@@ -119,6 +122,8 @@ static dhp_stored_class *class_add(dhp_core *core, dh_word class_word)
     }
     class->word = class_word;
     class->serial = view.serial;
+    /* Only what the heap has under this number may be found by it. */
+    class->number = dh_class_numbered(core->heap, view.number) == class_word ? view.number : 0;
     classes_place(layouts, class);
     return class;
 }
@@ -164,12 +169,18 @@ static int class_find_type(dhp_core *core, dhp_stored_class *class)
 const dhp_stored_class *dhp_record_class(dhp_core *core, dh_word record)
 {
     dh_record_view view;
-    int rc = dh_record_open(core->heap, record, &view);
-    if (rc != 0) {
-        dhp_raise(core, rc);
+    if (dhp_layouts_refresh(core) < 0)
         return NULL;
+    int rc = dh_record_peek(core->heap, record, &view);
+    dhp_stored_class *class = rc == 0 ? core->layouts->numbered[view.number] : NULL;
+    if (class == NULL) {
+        rc = dh_record_open(core->heap, record, &view);
+        if (rc != 0) {
+            dhp_raise(core, rc);
+            return NULL;
+        }
+        class = class_get(core, view.class_word);
     }
-    dhp_stored_class *class = class_get(core, view.class_word);
     if (class == NULL ||
         (class->version != core->state->records_version && class_find_type(core, class) < 0))
         return NULL;
@@ -190,6 +201,8 @@ static int find_slots(dhp_core *core, const dh_class_view *view, const dhp_schem
         if (slot < 0 && slot != DH_E_ABSENT)
             return dhp_raise(core, slot);
         layout->slots[i] = (int16_t)(slot < 0 ? DHP_SLOT_ABSENT : slot);
+        layout->places[i] =
+            (int16_t)(slot < 0 ? DHP_SLOT_ABSENT : dh_class_place(view, (size_t)slot));
     }
     return 0;
 }
@@ -312,6 +325,9 @@ static int layout_compare(dhp_core *core, dh_word class_word, const dhp_schema *
         }
     }
     int is_whole = class_is_whole(core, &view, schema, layout);
+    for (Py_ssize_t i = 0; i < schema->count; i++)
+        if (layout->slots[i] >= 0 && PyTuple_Size(schema->fields[i].names) == 0)
+            layout->in_place[i] = dh_class_kinds(&view, (size_t)layout->slots[i]);
     if (is_whole < 0 || (is_whole && own_set(core, schema, class_word, view.serial) < 0))
         return -1;
     layout->state = DHP_FITS;
@@ -332,8 +348,8 @@ dhp_layout *dhp_layout_named(dhp_core *core, dh_word class_word, const dhp_schem
     int rc = dh_class_read(core->heap, class_word, &view);
     if (rc == 0) {
         size_t count = (size_t)schema->count;
-        layout =
-            calloc(1, sizeof *layout + count * (sizeof *layout->in_place + sizeof *layout->slots));
+        layout = calloc(1, sizeof *layout +
+                               count * (sizeof *layout->in_place + 2 * sizeof *layout->slots));
         rc = layout != NULL ? 0 : ENOMEM;
     }
     if (rc != 0) {
@@ -341,6 +357,7 @@ dhp_layout *dhp_layout_named(dhp_core *core, dh_word class_word, const dhp_schem
         return NULL;
     }
     layout->slots = (int16_t *)(layout->in_place + schema->count);
+    layout->places = layout->slots + schema->count;
     if (find_slots(core, &view, schema, layout) < 0) {
         free(layout);
         return NULL;
@@ -428,12 +445,43 @@ static int class_store(dhp_core *core, const dhp_schema *schema, dh_word *words,
     return rc != 0 ? rc : dh_class_new(core->heap, name, words, (size_t)schema->count, class_out);
 }
 
+/* Meet the numbered classes of that name: own[] knows afterwards if one is what a new one would be. */
+static int own_search(dhp_core *core, const dhp_schema *schema)
+{
+    dh_class_view view;
+    unsigned count = dh_class_numbers_count(core->heap);
+    for (unsigned number = count; number > 0 && core->layouts->own[schema->id].word == 0;
+         number--) {
+        dh_word class_word = dh_class_numbered(core->heap, number);
+        int rc = dh_class_read(core->heap, class_word, &view);
+        if (rc != 0)
+            return dhp_raise(core, rc);
+        PyObject *name = dhp_class_text(core, view.name);
+        int is_other = name != NULL ? PyUnicode_Compare(name, schema->name) : -1;
+        Py_XDECREF(name);
+        if (PyErr_Occurred())
+            return -1;
+        if (is_other)
+            continue;
+        dhp_layout *layout = dhp_layout_named(core, class_word, schema);
+        if (layout == NULL ||
+            (layout->state == DHP_BY_NAME && layout_compare(core, class_word, schema, layout) < 0))
+            return -1;
+    }
+    return 0;
+}
+
 int dhp_class_own(dhp_core *core, const dhp_schema *schema, dh_word *class_out)
 {
     if (dhp_layouts_refresh(core) < 0 || own_reserve(core, schema->id) < 0)
         return -1;
     *class_out = core->layouts->own[schema->id].word;
     if (DH_LIKELY(*class_out != 0))
+        return 0;
+    if (own_search(core, schema) < 0)
+        return -1;
+    *class_out = core->layouts->own[schema->id].word;
+    if (*class_out != 0)
         return 0;
     dh_word *words = malloc((size_t)(schema->count + 1) * 3 * sizeof *words);
     dh_class_view view;
@@ -442,11 +490,11 @@ int dhp_class_own(dhp_core *core, const dhp_schema *schema, dh_word *class_out)
     dh_journal_begin(core->heap);
     int rc = class_store(core, schema, words, class_out);
     if (rc == 0)
-        rc = dh_class_read(core->heap, *class_out, &view);
-    if (rc == 0)
-        dh_journal_commit(core->heap);
+        dh_journal_commit(core->heap); /* before anything can fail: it may have a number */
     else
         dh_journal_abort(core->heap);
+    if (rc == 0)
+        rc = dh_class_read(core->heap, *class_out, &view);
     free(words);
     if (rc != 0)
         return dhp_raise(core, rc);

@@ -257,9 +257,9 @@ static PyObject *stored_by_name(dhp_proxy *self, bool for_repr)
     int rc = record == 0 ? 1 : dh_record_open(core->heap, record, &view);
     if (rc == 0)
         rc = dh_class_read(core->heap, view.class_word, &class);
-    for (size_t i = 0; rc == 0 && values != NULL && i < class.count && i < view.room; i++) {
-        dh_word word = dh_load(&view.fields[i]);
-        if (word == DH_EMPTY)
+    for (size_t i = 0; rc == 0 && values != NULL && i < class.count; i++) {
+        dh_word word;
+        if (!dh_record_load(&view, dh_record_place(&view, &class, i), &word) || word == DH_EMPTY)
             continue;
         PyObject *name = dhp_class_text(core, class.words[3 * i]);
         PyObject *value = name != NULL ? dhp_raw_from(core, word) : NULL;
@@ -400,8 +400,8 @@ PyType_Spec dhp_record_spec = {"dirtyheap.Record", sizeof(dhp_proxy), 0,
 /* --- records of unknown classes --------------------------------------------------------------- */
 
 /* Index of the stored field with this name, or a negative code. */
-static int unknown_find(dhp_proxy *self, PyObject *name, dh_record_view *view_out,
-                        dh_class_view *class_out)
+static int unknown_find(dhp_proxy *self, PyObject *name, dh_class_view *class_out,
+                        dh_word *word_out)
 {
     Py_ssize_t size;
     const char *utf8 = PyUnicode_AsUTF8AndSize(name, &size);
@@ -410,26 +410,29 @@ static int unknown_find(dhp_proxy *self, PyObject *name, dh_record_view *view_ou
         return DH_E_ABSENT;
     }
     dh_heap *heap = self->core->heap;
-    int rc = dh_record_open(heap, self->handle.word, view_out);
+    dh_record_view view;
+    int rc = dh_record_open(heap, self->handle.word, &view);
     if (rc == 0)
-        rc = dh_class_read(heap, view_out->class_word, class_out);
+        rc = dh_class_read(heap, view.class_word, class_out);
     int slot = rc != 0 ? rc : dh_class_find(heap, class_out, (const uint8_t *)utf8, (size_t)size);
-    return slot >= 0 && (size_t)slot >= view_out->room ? DH_E_CORRUPT : slot;
+    if (slot < 0)
+        return slot;
+    int place = dh_record_place(&view, class_out, (size_t)slot);
+    return dh_record_load(&view, place, word_out) ? slot : DH_E_CORRUPT;
 }
 
 static PyObject *unknown_getattro(PyObject *obj, PyObject *name)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
     PyObject *found = PyObject_GenericGetAttr(obj, name);
-    dh_record_view view;
+    dh_word word = DH_EMPTY;
     dh_class_view class;
     if (found != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError))
         return found;
     PyErr_Clear();
     if (dhp_word(self) == 0)
         return NULL;
-    int slot = unknown_find(self, name, &view, &class);
-    dh_word word = slot >= 0 ? dh_load(&view.fields[slot]) : DH_EMPTY;
+    int slot = unknown_find(self, name, &class, &word);
     if (word != DH_EMPTY)
         return dhp_object_from(self->core, word);
     if (slot < 0 && slot != DH_E_ABSENT) {
@@ -492,12 +495,11 @@ static bool unknown_holds(const dh_class_view *class, int slot, dh_word word)
 static int unknown_setattro(PyObject *obj, PyObject *name, PyObject *value)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
-    dh_record_view view;
     dh_class_view class;
-    dh_word word;
+    dh_word word, old;
     if (dhp_word_for_store(self) == 0)
         return -1;
-    int slot = unknown_find(self, name, &view, &class);
+    int slot = unknown_find(self, name, &class, &old);
     if (slot < 0 && slot != DH_E_ABSENT)
         return dhp_raise(self->core, slot);
     PyObject *admitted =
@@ -510,7 +512,7 @@ static int unknown_setattro(PyObject *obj, PyObject *name, PyObject *value)
         return -1;
     rc = DH_E_ABSENT;
     if (dhp_word_for_store(self) != 0) {
-        slot = unknown_find(self, name, &view, &class);
+        slot = unknown_find(self, name, &class, &old);
         if (slot >= 0 && !unknown_holds(&class, slot, word))
             rc = refuse_unknown(self, name, slot, &class, value);
         else if (slot >= 0)

@@ -49,6 +49,7 @@ typedef struct dhp_layout {
     dhp_layout_state state; /* BY_NAME: the kinds have not been compared yet  */
     Py_ssize_t misfit;      /* index of a field that cannot be read            */
     int16_t *slots;         /* per field of the schema: index, or ABSENT       */
+    int16_t *places;        /* the same in records whose class is a number     */
     dh_kinds in_place[];    /* per field: what the stored class lets it hold   */
 } dhp_layout;
 
@@ -56,6 +57,7 @@ typedef struct dhp_layout {
 typedef struct {
     dh_word word;
     uint64_t serial;
+    unsigned number;          /* 0: it has none                                              */
     PyTypeObject *type;       /* borrowed from the registry, like schema; both are right      */
     const dhp_schema *schema; /* while version is the registry's. NULL: an unknown class      */
     uint64_t version;
@@ -71,6 +73,7 @@ typedef struct {
 struct dhp_layouts {
     uint64_t frees_count;
     dhp_stored_class **classes; /* open addressing by word, power of two */
+    dhp_stored_class *numbered[DH_RECORD_NUMBER_MAX + 1]; /* the same, those that have a number */
     size_t room, count;
     dhp_own_class *own; /* by schema id */
     size_t own_room;
@@ -96,23 +99,30 @@ static inline size_t dhp_class_home(const struct dhp_layouts *layouts, dh_word c
 {
     return (size_t)((class_word >> 9) * 0x9E3779B97F4A7C15u >> 32) & (layouts->room - 1);
 }
-/* The layout when it is known and fits, else NULL. */
-static inline const dhp_layout *dhp_layout_find(const dhp_core *core, dh_word class_word,
+/* The layout when it is known and fits, else NULL. The record may have been peeked at only. */
+static inline const dhp_layout *dhp_layout_find(const dhp_core *core, const dh_record_view *view,
                                                 const dhp_schema *schema)
 {
     const struct dhp_layouts *layouts = core->layouts;
     if (DH_UNLIKELY(layouts == NULL || layouts->frees_count != core->heap->frees_count))
         return NULL;
-    size_t i = dhp_class_home(layouts, class_word);
-    for (; layouts->classes[i] != NULL; i = (i + 1) & (layouts->room - 1)) {
-        if (layouts->classes[i]->word != class_word)
-            continue;
-        const dhp_layout *layout = layouts->classes[i]->layouts;
-        while (layout != NULL && layout->schema_id != schema->id)
-            layout = layout->next;
-        return layout != NULL && layout->state == DHP_FITS ? layout : NULL;
+    const dhp_stored_class *class = layouts->numbered[view->number];
+    if (DH_UNLIKELY(view->number == 0)) {
+        size_t i = dhp_class_home(layouts, view->class_word);
+        while (layouts->classes[i] != NULL && layouts->classes[i]->word != view->class_word)
+            i = (i + 1) & (layouts->room - 1);
+        class = layouts->classes[i];
     }
-    return NULL;
+    const dhp_layout *layout = class != NULL ? class->layouts : NULL;
+    while (layout != NULL && layout->schema_id != schema->id)
+        layout = layout->next;
+    return layout != NULL && layout->state == DHP_FITS ? layout : NULL;
+}
+/* Where this record has the field; negative: nowhere. */
+static inline int dhp_layout_place(const dhp_layout *layout, const dh_record_view *view,
+                                   Py_ssize_t index)
+{
+    return view->number != 0 ? layout->places[index] : layout->slots[index];
 }
 
 /* --- record_schema.c -------------------------------------------------------------------------- */

@@ -222,9 +222,12 @@ static int plain_fill_stored(plain_copy *c, const dh_record_view *view, PyObject
     int rc = dh_class_read(c->core->heap, view->class_word, &class);
     if (rc != 0)
         return dhp_raise(c->core, rc);
-    for (size_t i = 0; rc == 0 && i < class.count && i < view->room; i++) {
+    for (size_t i = 0; rc == 0 && i < class.count; i++) {
+        dh_word word;
+        if (!dh_record_load(view, dh_record_place(view, &class, i), &word))
+            return dhp_raise(c->core, DH_E_CORRUPT);
         PyObject *name = dhp_class_text(c->core, class.words[3 * i]);
-        rc = name != NULL ? plain_field(c, copy, name, dh_load(&view->fields[i])) : -1;
+        rc = name != NULL ? plain_field(c, copy, name, word) : -1;
         Py_XDECREF(name);
     }
     return rc;
@@ -240,9 +243,9 @@ static int plain_fill_record(plain_copy *c, const dh_record_view *view, const dh
         return plain_fill_stored(c, view, copy);
     for (Py_ssize_t i = 0; rc == 0 && i < schema->count; i++) {
         const dhp_field_info *field = &schema->fields[i];
-        int slot = layout->slots[i];
-        dh_word word =
-            slot >= 0 && (size_t)slot < view->room ? dh_load(&view->fields[slot]) : DH_EMPTY;
+        dh_word word;
+        if (!dh_record_load(view, dhp_layout_place(layout, view, i), &word))
+            word = DH_EMPTY;
         rc = word == DH_EMPTY && field->fallback != NULL
                  ? PyDict_SetItem(copy, field->name, field->fallback)
                  : plain_field(c, copy, field->name, word);

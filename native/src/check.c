@@ -150,6 +150,8 @@ static int check_type(const dh_heap *heap, dh_word w)
         return dh_record_check(heap, w);
     case DH_T_CLASS:
         return dh_class_check(heap, w);
+    case DH_T_CLASSES:
+        return dh_classes_check(heap, w);
     case DH_T_VALUES:
     case DH_T_ENTRIES:
     case DH_T_BUCKET:

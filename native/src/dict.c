@@ -270,7 +270,7 @@ int dhi_dict_new(dh_heap *heap, dh_type type, dh_word *dict_out)
 
 int dh_dict_new_root(dh_heap *heap, dh_word *dict_out)
 {
-    return dict_new(heap, DH_T_DICT, DICT_ROOT_BYTES, dict_out);
+    return dict_new(heap, DH_T_DICT, DH_ROOT_BYTES, dict_out);
 }
 
 /* The slot where the search ended can be used unless making room moved the index or the entries,

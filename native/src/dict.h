@@ -17,6 +17,7 @@
 #ifndef DH_DICT_H
 #define DH_DICT_H
 
+#include "span.h"
 #include "value.h"
 
 /* A place in the order, good while the dict is not changed in size. Start from {0}. */
@@ -77,6 +78,15 @@ int dh_dict_fill_shaped(dh_heap *heap, dh_word dict, dh_word shape, const dh_wor
                         unsigned count) DH_MUST_USE;
 /* The root of a new heap. */
 int dh_dict_new_root(dh_heap *heap, dh_word *dict_out) DH_MUST_USE;
+/* Words behind its head: refs to what belongs to the whole heap. */
+enum { DH_ROOT_SHAPES = 4, DH_ROOT_CLASSES = 5, DH_ROOT_BYTES = 48 };
+/* One of them; NULL in a root that has none. */
+static inline dh_word *dh_dict_root_word(const dh_heap *heap, unsigned index)
+{
+    size_t bytes;
+    dh_word *head = (dh_word *)dhi_page_span(heap, heap->root, DH_T_DICT, &bytes);
+    return DH_LIKELY(head != NULL && bytes >= DH_ROOT_BYTES) ? head + index : NULL;
+}
 
 /* Tests: walk everything and check it against itself; DH_E_CORRUPT with a text. */
 int dh_dict_check(dh_heap *heap, dh_word dict) DH_MUST_USE;

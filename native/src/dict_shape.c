@@ -233,17 +233,9 @@ static dh_word shapes_find(const dh_heap *heap, const dh_shapes *shapes,
 
 /* --- the shapes made last, across processes --------------------------------------------------- */
 
-/* The word behind the head of the root; NULL in a root that has none. */
-static dh_word *recent_word(const dh_heap *heap)
-{
-    dh_word *head = dh_deref(heap, heap->root, DH_T_DICT, DICT_ROOT_BYTES);
-    bool has_room = head != NULL && dh_cell_bytes(heap, dh_ref_off(heap->root)) >= DICT_ROOT_BYTES;
-    return has_room ? head + DICT_SHAPES : NULL;
-}
-
 static void recent_read(const dh_heap *heap, dh_shapes *shapes)
 {
-    const dh_word *word = recent_word(heap);
+    const dh_word *word = dh_dict_root_word(heap, DH_ROOT_SHAPES);
     shapes->is_recent_read = true;
     const dh_word *recent = word ? dh_deref(heap, *word, DH_T_SHAPES, SHAPES_BYTES) : NULL;
     for (unsigned i = 1; recent != NULL && i <= SHAPES_RECENT; i++)
@@ -256,7 +248,7 @@ static void recent_read(const dh_heap *heap, dh_shapes *shapes)
 static void recent_enter(dh_heap *heap, dh_word shape)
 {
     dh_off off;
-    dh_word *word = recent_word(heap);
+    dh_word *word = dh_dict_root_word(heap, DH_ROOT_SHAPES);
     if (word == NULL)
         return;
     dh_word *recent = dh_deref(heap, *word, DH_T_SHAPES, SHAPES_BYTES);

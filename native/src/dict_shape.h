@@ -30,9 +30,6 @@ enum { SHAPE_META = 0, SHAPE_SEQUENCE = 1, SHAPE_PRINTS = 2, SHAPE_KEYS = 6 };
 /* The SHAPES cell. */
 #define SHAPES_RECENT 63u
 #define SHAPES_BYTES ((1u + SHAPES_RECENT) * 8u)
-/* The cell of the root's head has one word more, for the ref to it. */
-#define DICT_SHAPES 4u
-#define DICT_ROOT_BYTES ((DICT_SHAPES + 1u) * 8u)
 
 _Static_assert(SHAPE_KEYS_MAX == SHAPE_PRINT_WORDS * 8u, "a fingerprint byte per key");
 

@@ -48,11 +48,12 @@ typedef enum {
     DH_T_RNODE = 23,   /* refs: relaxed inner node of a vector                                   */
     DH_T_SORTED_LEAF = 24, /* refs: keys and values of a sorted dict                             */
     DH_T_SORTED_NODE = 25, /* refs: inner node of a sorted dict                                  */
-    DH_T_SHAPE = 26,  /* refs: keys that several dicts share, see dict_shape.h                  */
-    DH_T_VALUES = 27, /* refs: values of a dict that has a shape                                */
-    DH_T_CLASS = 28,  /* refs: description of a class of records                                */
-    DH_T_SHAPES = 29, /* refs: the shapes made last                                             */
-    DH_T_FIELDS = 30, /* refs: fields of a record that does not have them in its head           */
+    DH_T_SHAPE = 26,   /* refs: keys that several dicts share, see dict_shape.h                  */
+    DH_T_VALUES = 27,  /* refs: values of a dict that has a shape                                */
+    DH_T_CLASS = 28,   /* refs: description of a class of records                                */
+    DH_T_SHAPES = 29,  /* refs: the shapes made last                                             */
+    DH_T_FIELDS = 30,  /* refs: fields of a record that does not have them in its head           */
+    DH_T_CLASSES = 31, /* refs: the classes of records that have a number                        */
     DH_TYPES_COUNT = 32
 } dh_type;
 

@@ -609,14 +609,14 @@ static size_t inner_words(dh_heap *heap, dh_word dict, dh_word **words)
 {
     size_t count = 0;
     dh_word *head = dh_deref(heap, dict, DH_T_DICT, DH_HEAD_BYTES);
-    dh_word *root = dh_deref(heap, heap->root, DH_T_DICT, DICT_ROOT_BYTES);
-    dh_word cells[3] = {head[DICT_ENTRIES], head[DICT_INDEX], root[DICT_SHAPES]};
+    dh_word *shapes = dh_dict_root_word(heap, DH_ROOT_SHAPES);
+    dh_word cells[3] = {head[DICT_ENTRIES], head[DICT_INDEX], *shapes};
     for (unsigned i = 0; i < 4; i++)
         words[count++] = head + i;
     for (unsigned c = 0; c < 3; c++)
         for (size_t i = 0; i < dh_cell_bytes(heap, dh_ref_off(cells[c])) / 8; i++)
             words[count++] = (dh_word *)dh_at(heap, dh_ref_off(cells[c])) + i;
-    words[count++] = root + DICT_SHAPES;
+    words[count++] = shapes;
     return count;
 }
 

@@ -423,7 +423,7 @@ main(work)
 
 
 def test_stored_classes_stay_few(path: Path) -> None:
-    """A run that reads a record before it makes one goes on with the stored class."""
+    """A run that makes a record before it reads one goes on with the stored class."""
     program = """
 @dh.record
 class Point:
@@ -431,8 +431,6 @@ class Point:
 
 def work(heap):
     items = heap.root.setdefault("items", [])
-    if items:
-        items[0].x
     items.append(heap.new(Point, 1))
     print(heap.stats().allocated_bytes)
 main(work)
