@@ -292,7 +292,7 @@ static int copy_container(dhp_conversion *c, PyObject *obj, dh_word *word_out)
         *word_out = known;
         return 0;
     }
-    if (Py_EnterRecursiveCall(" while a value is copied into a heap") != 0)
+    if (dhp_recursion_enter(" while a value is copied into a heap") != 0)
         return dhp_stop_raised(c);
     int rc = type == &PyDict_Type        ? copy_dict(c, obj, word_out)
              : type == &PyList_Type      ? copy_list(c, obj, word_out)
@@ -300,7 +300,7 @@ static int copy_container(dhp_conversion *c, PyObject *obj, dh_word *word_out)
              : type == &PyTuple_Type     ? copy_tuple(c, obj, word_out)
              : type == &PyFrozenSet_Type ? copy_frozenset(c, obj, word_out)
                                          : copy_deque(c, obj, word_out);
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     return rc;
 }
 

@@ -99,10 +99,10 @@ static PyObject *items_object_guarded(dhp_core *core, dhp_memo *shared, dh_word 
     PyObject *made = is_shared ? (PyObject *)(uintptr_t)dhp_memo_find(shared, word) : NULL;
     if (made != NULL)
         return Py_NewRef(made);
-    if (Py_EnterRecursiveCall(" while a tuple is read from a heap") != 0)
+    if (dhp_recursion_enter(" while a tuple is read from a heap") != 0)
         return NULL;
     made = items_object(core, shared, word);
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     if (made == NULL || !is_shared)
         return made;
     if (dhp_memo_add(shared, word, (uint64_t)(uintptr_t)made) != 0) {

@@ -277,11 +277,11 @@ static int key_from_supported(dhp_core *core, PyObject *obj, const dhp_packing *
         return key_from_record(core, (dhp_proxy *)obj, out);
     if (type != &PyTuple_Type && type != &PyFrozenSet_Type)
         return key_from_form(core, obj, dhp_packing_find(packing, obj), out);
-    if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
+    if (dhp_recursion_enter(" in a key of a heap's dict") != 0)
         return -1;
     int rc = type == &PyTuple_Type ? key_from_items(core, obj, 1, packing, out)
                                    : key_from_frozenset(core, obj, packing, out);
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     return rc;
 }
 
@@ -333,7 +333,7 @@ static PyObject *plain_from(dhp_core *core, PyObject *obj);
 
 static PyObject *plain_tuple(dhp_core *core, PyObject *obj)
 {
-    if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0)
+    if (dhp_recursion_enter(" in a key of a heap's dict") != 0)
         return NULL;
     Py_ssize_t count = PyTuple_Size(obj);
     PyObject *plain = PyTuple_New(count);
@@ -342,7 +342,7 @@ static PyObject *plain_tuple(dhp_core *core, PyObject *obj)
         if (item == NULL || PyTuple_SetItem(plain, i, item) < 0)
             Py_CLEAR(plain);
     }
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     return plain;
 }
 

@@ -249,14 +249,14 @@ int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj)
     if (!PyTuple_CheckExact(obj))
         return !is_leaf(core, obj) && !is_plain_container(core, obj) &&
                dhp_packing_find(packing, obj) == NULL;
-    if (Py_EnterRecursiveCall(" in a key of a heap's dict") != 0) {
+    if (dhp_recursion_enter(" in a key of a heap's dict") != 0) {
         PyErr_Clear();
         return 0;
     }
     int lacks = 0;
     for (Py_ssize_t i = 0; !lacks && i < PyTuple_Size(obj); i++)
         lacks = dhp_packing_lacks(core, packing, PyTuple_GetItem(obj, i));
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     return lacks;
 }
 

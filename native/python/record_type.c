@@ -218,11 +218,11 @@ static PyObject *record_richcompare(PyObject *a, PyObject *b, int op)
     dhp_schema *schema = dhp_schema_of(self->core->state, (PyObject *)Py_TYPE(a));
     int equal = 0;
     if (schema != NULL && schema->is_compared) {
-        equal = Py_EnterRecursiveCall(" while records are compared") == 0
+        equal = dhp_recursion_enter(" while records are compared") == 0
                     ? fields_equal(self, (dhp_proxy *)b, schema)
                     : -2;
         if (equal != -2)
-            Py_LeaveRecursiveCall();
+            dhp_recursion_leave();
     }
     Py_XDECREF((PyObject *)schema);
     return equal < 0 || PyErr_Occurred() ? NULL : PyBool_FromLong(equal == (op == Py_EQ));

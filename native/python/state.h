@@ -143,6 +143,11 @@ int dhp_raise_dead(dhp_proxy *self); /* stale or closed         */
 int dhp_raise_read_only(dhp_core *core);
 int dhp_raise_key(PyObject *key); /* KeyError(key)           */
 
+/* --- recursion.c ------------------------------------------------------------------------------
+ * One level deeper; nonzero with RecursionError set: do not leave then. */
+int dhp_recursion_enter(const char *where);
+void dhp_recursion_leave(void);
+
 /* --- block_type.c ----------------------------------------------------------------------------- */
 PyObject *dhp_block_new(dhp_core *core, PyObject *args);
 /* Forget the savepoints of all transactions: the heap goes. */

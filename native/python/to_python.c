@@ -302,10 +302,10 @@ static PyObject *plain_from(plain_copy *c, dh_word word)
     if (!dh_is_container(word) && !dh_is_items(word))
         return dhp_raw_from(c->core, word);
     PyObject *copy = plain_known(c, word);
-    if (copy != NULL || Py_EnterRecursiveCall(" while a heap's value is copied") != 0)
+    if (copy != NULL || dhp_recursion_enter(" while a heap's value is copied") != 0)
         return copy;
     copy = plain_container(c, word);
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     return copy;
 }
 
@@ -389,11 +389,11 @@ static PyObject *plain_any(plain_copy *c, dhp_state *state, PyObject *obj)
         return plain_proxy(c, state, (dhp_proxy *)obj);
     if (!PyDict_CheckExact(obj) && !PyList_CheckExact(obj) && !PyTuple_CheckExact(obj))
         return Py_NewRef(obj);
-    if (Py_EnterRecursiveCall(" while a value is copied") != 0)
+    if (dhp_recursion_enter(" while a value is copied") != 0)
         return NULL;
     PyObject *copy =
         PyTuple_CheckExact(obj) ? plain_outer_tuple(c, state, obj) : plain_outer(c, state, obj);
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     return copy;
 }
 

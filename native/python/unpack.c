@@ -201,11 +201,11 @@ static PyObject *resolve_whole(resolution *r, PyObject *whole)
     PyObject *made = (PyObject *)(uintptr_t)dhp_memo_find(&r->made, address);
     if (made != NULL)
         return Py_NewRef(made);
-    if (Py_EnterRecursiveCall(" while values are read from a heap") != 0)
+    if (dhp_recursion_enter(" while values are read from a heap") != 0)
         return NULL;
     int is_shared = Py_REFCNT(whole) > 1;
     made = resolve_items(r, whole);
-    Py_LeaveRecursiveCall();
+    dhp_recursion_leave();
     if (made == NULL || !is_shared)
         return made;
     if (remember(r, whole, made) < 0) {

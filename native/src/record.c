@@ -200,6 +200,8 @@ int dh_record_move(dh_heap *heap, dh_word record, dh_word class_word, const int1
     int rc = record_and_class(heap, record, &view, &class);
     if (rc == 0 && !fields_are_there(&view, &class))
         rc = record_corrupt(heap, "record", record);
+    /* Asked for now: in a damaged file a field may lead to this very cell, and free it below. */
+    size_t head_bytes = dh_cell_bytes(heap, dh_ref_off(record));
     if (rc == 0)
         rc = dh_cell_new(heap, count > 0 ? count * sizeof(dh_word) : 1, DH_REFS, &off);
     if (rc != 0)
@@ -207,8 +209,7 @@ int dh_record_move(dh_heap *heap, dh_word record, dh_word class_word, const int1
     dh_word before = view.head[DH_RECORD_HEAD_WORDS], meta = view.head[0];
     bool was_moved = view.number == 0 && (dh_meta_flags(meta) & DH_RECORD_MOVED) != 0;
     move_values(heap, &view, &class, dh_at(heap, off), from, count);
-    memset(view.head + DH_RECORD_HEAD_WORDS, 0,
-           dh_cell_bytes(heap, dh_ref_off(record)) - DH_RECORD_HEAD_WORDS * sizeof meta);
+    memset(view.head + DH_RECORD_HEAD_WORDS, 0, head_bytes - DH_RECORD_HEAD_WORDS * sizeof meta);
     dh_store(&view.head[DH_RECORD_HEAD_WORDS], dh_ref(DH_T_FIELDS, off));
     dh_store(&view.head[1], class_word);
     dh_store(&view.head[0], dh_meta(dh_meta_serial(meta), DH_RECORD_MOVED));
