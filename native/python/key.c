@@ -304,9 +304,12 @@ static int key_init_packed(dhp_core *core, PyObject *obj, dhp_key *out)
         PyErr_NoMemory();
         return -1;
     }
-    int rc = dhp_packing_gather(core, packing, obj);
-    if (rc == 0)
-        rc = dhp_key_init_plain_slow(core, obj, packing, out);
+    int rc;
+    do { /* the first time, gathering only makes the packers known */
+        rc = dhp_packing_gather(core, packing, obj);
+        if (rc == 0)
+            rc = dhp_key_init_plain_slow(core, obj, packing, out);
+    } while (rc == DHP_KEY_NONE && dhp_packing_lacks(core, packing, obj));
     if (rc == DHP_KEY_READY) {
         out->packing = packing;
         out->core = core;

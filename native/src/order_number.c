@@ -2,8 +2,8 @@
  *
  * Numbers come in their canonical form (key.c): a float that is a whole number is an int by then, so
  * that only floats with a fraction, infinities and NaN are left; a rational is neither an int nor a
- * float. Rationals are compared by cross multiplication, digit by digit from the low end, in no memory
- * but a few words. Must never round, and must end in bounded time for damaged bytes too.
+ * float. Rationals are compared by cross multiplication, digit by digit from the low end, on the
+ * stack. Must never round, and must end in bounded time for damaged bytes too.
  */
 #include <math.h>
 
@@ -56,24 +56,46 @@ static uint64_t bits_of(const magnitude *m)
     return (uint64_t)m->count * 32 - (uint64_t)__builtin_clz(digit_at(m, m->count - 1));
 }
 
+/* What is multiplied out: an int that is as long as a rational's numerator, at most. */
+#define DIGITS_MAX (ORDER_RATIO_BYTES_MAX / 4 + 1)
+
+typedef struct {
+    size_t count;
+    uint32_t digits[DIGITS_MAX];
+} factor;
+
+static void factor_of(const magnitude *m, factor *out)
+{
+    out->count = m->count < DIGITS_MAX ? m->count : DIGITS_MAX;
+    for (size_t i = 0; i < out->count; i++)
+        out->digits[i] = digit_at(m, i);
+}
+
 /* A product as it comes out, digit by digit: the sum of one column and what the columns below left. */
 typedef struct {
-    const magnitude *a, *b;
+    factor a, b;
     uint64_t low, high; /* of the sum: high counts what overflowed low */
 } product;
 
+static void product_begin(product *p, const magnitude *a, const magnitude *b)
+{
+    factor_of(a, &p->a);
+    factor_of(b, &p->b);
+    p->low = p->high = 0;
+}
+
 static uint32_t product_next(product *p, size_t column)
 {
-    size_t from = column < p->b->count ? 0 : column - p->b->count + 1;
-    for (size_t i = from; i <= column && i < p->a->count; i++) {
-        uint64_t term = (uint64_t)digit_at(p->a, i) * digit_at(p->b, column - i);
-        p->low += term;
-        p->high += p->low < term;
+    size_t from = column < p->b.count ? 0 : column - p->b.count + 1;
+    uint64_t low = p->low, high = p->high;
+    for (size_t i = from; i <= column && i < p->a.count; i++) {
+        uint64_t term = (uint64_t)p->a.digits[i] * p->b.digits[column - i];
+        low += term;
+        high += low < term;
     }
-    uint32_t digit = (uint32_t)p->low;
-    p->low = p->low >> 32 | p->high << 32;
-    p->high >>= 32;
-    return digit;
+    p->low = low >> 32 | high << 32;
+    p->high = high >> 32;
+    return (uint32_t)low;
 }
 
 /* a * d against b * c, none of them zero. */
@@ -83,7 +105,9 @@ static int products_sign(const magnitude *a, const magnitude *d, const magnitude
     uint64_t left = bits_of(a) + bits_of(d), right = bits_of(b) + bits_of(c);
     if (left > right + 1 || right > left + 1) /* a product has all these bits, or one less */
         return left < right ? -1 : 1;
-    product p = {a, d, 0, 0}, q = {b, c, 0, 0};
+    product p, q;
+    product_begin(&p, a, d);
+    product_begin(&q, b, c);
     size_t columns = a->count + d->count;
     int sign = 0;
     if (columns < b->count + c->count)

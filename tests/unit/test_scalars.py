@@ -7,6 +7,8 @@ import enum
 import itertools
 import math
 import pickle
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
 from fractions import Fraction
@@ -419,3 +421,15 @@ def test_shared_tuples_stay_shared(heap):
     copy = dh.to_python(heap.root["c"])
     assert copy[0][1] is copy
     assert copy[0][0] == 2
+
+
+@pytest.mark.parametrize("container", ["dict()", "sorted_dict()", "set()"])
+def test_the_first_packed_key_of_a_process(tmp_path, container):
+    """Packers are made known on demand, also by a key."""
+    store = "add(key)" if container == "set()" else "__setitem__(key, 1)"
+    program = (
+        "import sys, dirtyheap as dh; from fractions import Fraction; key = Fraction(1, 3)\n"
+        "with dh.open(sys.argv[1], capacity=16 << 20) as heap:\n"
+        f"    made = heap.{container}; made.{store}; assert list(made) == [key]\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "heap")], check=True)
