@@ -201,7 +201,7 @@ int dh_record_move(dh_heap *heap, dh_word record, dh_word class_word, const int1
     if (rc == 0 && !fields_are_there(&view, &class))
         rc = record_corrupt(heap, "record", record);
     /* Asked for now: in a damaged file a field may lead to this very cell, and free it below. */
-    size_t head_bytes = dh_cell_bytes(heap, dh_ref_off(record));
+    size_t head_bytes = rc == 0 ? dh_cell_bytes(heap, dh_ref_off(record)) : 0;
     if (rc == 0)
         rc = dh_cell_new(heap, count > 0 ? count * sizeof(dh_word) : 1, DH_REFS, &off);
     if (rc != 0)
