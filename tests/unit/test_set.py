@@ -632,6 +632,7 @@ def test_frozensets_nested_too_deep(heap):
     value = frozenset()
     for _ in range(1200):
         value = frozenset({value})
-    with pytest.raises((RecursionError, ValueError, dirtyheap.HeapError)):
+    # The interpreter's limit comes first before 3.12, the format's (1000 levels) since.
+    with pytest.raises((RecursionError, OverflowError)):
         heap.root["x"] = value
     assert heap.root == {} and heap.verify().ok
