@@ -239,3 +239,16 @@ int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject *
     Py_CLEAR(*value_out);
     return -1;
 }
+
+PyObject *dhp_pair_object(PyObject *key, PyObject *value)
+{
+    PyObject *pair = PyTuple_New(2);
+    if (pair == NULL) {
+        Py_DECREF(key);
+        Py_DECREF(value);
+        return NULL;
+    }
+    PyTuple_SetItem(pair, 0, key);
+    PyTuple_SetItem(pair, 1, value);
+    return pair;
+}

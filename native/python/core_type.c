@@ -387,17 +387,21 @@ static PyObject *core_get_read_only(PyObject *obj, void *closure)
     return PyBool_FromLong(((dhp_core *)obj)->is_read_only);
 }
 
+static int set_flag(char *flag, PyObject *value)
+{
+    int truth = value != NULL ? PyObject_IsTrue(value) : -1;
+    if (value == NULL)
+        PyErr_SetString(PyExc_AttributeError, "cannot delete this attribute");
+    if (truth < 0)
+        return -1;
+    *flag = (char)truth;
+    return 0;
+}
+
 static int core_set_read_only(PyObject *obj, PyObject *value, void *closure)
 {
     (void)closure;
-    int truth = value != NULL ? PyObject_IsTrue(value) : -1;
-    if (truth < 0) {
-        if (value == NULL)
-            PyErr_SetString(PyExc_AttributeError, "cannot delete read_only");
-        return -1;
-    }
-    ((dhp_core *)obj)->is_read_only = (char)truth;
-    return 0;
+    return set_flag(&((dhp_core *)obj)->is_read_only, value);
 }
 
 static PyObject *core_get_allow_pickle(PyObject *obj, void *closure)
@@ -409,14 +413,7 @@ static PyObject *core_get_allow_pickle(PyObject *obj, void *closure)
 static int core_set_allow_pickle(PyObject *obj, PyObject *value, void *closure)
 {
     (void)closure;
-    int truth = value != NULL ? PyObject_IsTrue(value) : -1;
-    if (truth < 0) {
-        if (value == NULL)
-            PyErr_SetString(PyExc_AttributeError, "cannot delete allow_pickle");
-        return -1;
-    }
-    ((dhp_core *)obj)->allow_pickle = (char)truth;
-    return 0;
+    return set_flag(&((dhp_core *)obj)->allow_pickle, value);
 }
 
 static PyObject *core_get_in_transaction(PyObject *obj, void *closure)

@@ -72,15 +72,7 @@ static PyObject *iter_item(dhp_core *core, dh_word key_word, dh_word value_word)
     PyObject *key, *value;
     if (dhp_objects_from_pair(core, key_word, value_word, &key, &value) < 0)
         return NULL;
-    PyObject *pair = PyTuple_New(2);
-    if (pair == NULL) {
-        Py_DECREF(key);
-        Py_DECREF(value);
-        return NULL;
-    }
-    PyTuple_SetItem(pair, 0, key);
-    PyTuple_SetItem(pair, 1, value);
-    return pair;
+    return dhp_pair_object(key, value);
 }
 
 static PyObject *iter_next(PyObject *obj)

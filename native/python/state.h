@@ -418,6 +418,8 @@ static inline PyObject *dhp_object_from(dhp_core *core, dh_word word)
 /* Both objects of an entry; runs Python code. */
 int dhp_objects_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
                           PyObject **value_out);
+/* The tuple of both, which are taken over, also on failure. */
+PyObject *dhp_pair_object(PyObject *key, PyObject *value);
 /* The same with placeholders; runs none. */
 int dhp_raws_from_pair(dhp_core *core, dh_word key, dh_word value, PyObject **key_out,
                        PyObject **value_out);
