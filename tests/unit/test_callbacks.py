@@ -508,15 +508,20 @@ def test_weak_reference_callback_that_meddles(heap):
 def test_threads_write_while_another_commits(tmp_path):
     errors = []
     turn = 0
+    committed = threading.Condition()
     with dirtyheap.open(tmp_path / "h", capacity=1 << 30) as heap:
 
         def write(name):
             try:
-                d, i = heap.root[name], 0
-                while i < 2000 or turn < 10:  # ends with the heap, too: then stores raise
+                d = heap.root[name]
+                for i in range(20_000):
+                    if i % 1000 == 0:  # so many beside each commit: never all before the first
+                        due = min(i // 1000, 10)
+                        with committed:
+                            while turn < due:
+                                assert committed.wait(60)
                     d[i % 500] = {"n": i, "list": [i] * (i % 7), "text": f"text {i} of some length"}
                     assert d[i % 500]["n"] == i
-                    i += 1
             except BaseException as error:
                 errors.append(error)
 
@@ -526,12 +531,14 @@ def test_threads_write_while_another_commits(tmp_path):
             thread.start()
         while any(thread.is_alive() for thread in threads):
             heap.commit()
-            turn += 1
+            with committed:
+                turn += 1
+                committed.notify_all()
             if turn % 10 == 5:
                 heap.collect()
         for thread in threads:
             thread.join()
-        assert not errors and turn > 1
+        assert not errors and turn >= 10
         heap.commit()
         state = dirtyheap.to_python(heap.root)
     with dirtyheap.open(tmp_path / "h") as heap:
