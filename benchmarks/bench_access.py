@@ -231,7 +231,8 @@ def measure_value_kinds(heap: dh.Heap, count: int, passes: int) -> Samples:
 
 
 def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
-    """append, index, set, iterate; ints that are objects of their own in the built-in list."""
+    """Ints that are objects of their own in the built-in list. `in` scans; insert and delete are at
+    random places, where the built-in moves half of the list."""
 
     def heap_list() -> Any:
         heap.root["list"] = []
@@ -246,12 +247,17 @@ def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
     passes_of = {
         name: {
             "append": timed_loop("append(k)", "append = c.append"),
+            "in": timed_loop("k in c"),
             "index": timed_loop("c[k]"),
             "set": timed_loop("c[k] = v"),
             "iterate": timed_loop("pass", over="c"),
+            "insert": timed_loop("insert(k, v)", "insert = c.insert"),
+            "delete": timed_loop("del c[k]"),
+            "pop": timed_loop("pop()", "pop = c.pop"),
         }
         for name, _ in contestants
     }
+    few = {"in": min(count, 20), "insert": min(count, 1000), "delete": min(count, 1000)}
     empty_loop = timed_loop("pass")
     samples = Samples()
     rng = random.Random(2)
@@ -263,11 +269,14 @@ def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
         for name, make in [*contestants[first:], *contestants[:first]]:
             container = make()
             for op, run in passes_of[name].items():
-                keys = [i + 1000 - 1000 for i in (range(count) if op == "append" else order)]
+                steps = few.get(op, count)
+                keys = [
+                    i + 1000 - 1000 for i in (range(count) if op == "append" else order[:steps])
+                ]
                 took = run(container, keys, 100_000 + number, time.perf_counter_ns)
                 if number >= 0:
-                    loop = 0 if op == "iterate" else loop_ns
-                    samples.add(op, name, (took - loop) / count)
+                    loop = 0 if op == "iterate" else loop_ns * steps / count
+                    samples.add(op, name, (took - loop) / steps)
         heap.collect()
     del heap.root["list"]
     return samples

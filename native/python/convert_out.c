@@ -64,6 +64,8 @@ static PyObject *float_object(dhp_core *core, dh_word word)
     return NULL;
 }
 
+/* By way of a hexadecimal text: the stable ABI has no other door for more than 64 bits that makes no
+ * objects on the way. */
 static PyObject *bigint_object(dhp_core *core, dh_word word)
 {
     static const char digits[] = "0123456789abcdef";
@@ -74,9 +76,12 @@ static PyObject *bigint_object(dhp_core *core, dh_word word)
         dhp_raise(core, rc);
         return NULL;
     }
-    char *text = malloc(view.size * 2 + 3), *p = text;
-    if (text == NULL)
-        return PyErr_NoMemory();
+    char small[64], *large = NULL, *p = small;
+    if (view.size * 2 + 3 > sizeof small) {
+        p = large = malloc(view.size * 2 + 3);
+        if (large == NULL)
+            return PyErr_NoMemory();
+    }
     if (is_negative)
         *p++ = '-';
     *p++ = '0'; /* never an empty number */
@@ -85,8 +90,8 @@ static PyObject *bigint_object(dhp_core *core, dh_word word)
         *p++ = digits[view.data[i] & 15];
     }
     *p = '\0';
-    PyObject *number = PyLong_FromString(text, NULL, 16);
-    free(text);
+    PyObject *number = PyLong_FromString(large != NULL ? large : small, NULL, 16);
+    free(large);
     return number;
 }
 

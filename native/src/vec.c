@@ -311,12 +311,19 @@ static void vec_flatten(dh_heap *heap, dh_word *vec, uint64_t words)
     }
 }
 
+/* How many leaves a length needs; none while it fits into half of the first one. */
+static uint64_t vec_leaves(uint64_t length)
+{
+    return length <= VEC_LEAF_WORDS / 2 ? 0 : (length + VEC_LEAF_WORDS - 1) / VEC_LEAF_WORDS;
+}
+
 /* Give storage back. One spare leaf stays in a plain tree, so that a length that swings around the
- * end of a leaf does not allocate each time. */
-static void vec_trim(dh_heap *heap, dh_word *vec, uint64_t length)
+ * end of a leaf does not allocate each time. used: the length before. */
+static void vec_trim(dh_heap *heap, dh_word *vec, uint64_t used)
 {
     size_t bytes;
-    if (vec_depth(vec) > 0 && !vec_is_relaxed(vec)) {
+    uint64_t length = dh_vec_length(vec);
+    if (vec_depth(vec) > 0 && !vec_is_relaxed(vec) && vec_leaves(length) != vec_leaves(used)) {
         uint64_t last = length - 1 + VEC_LEAF_WORDS;
         if (last >= vec_limit(vec_depth(vec)))
             last = vec_limit(vec_depth(vec)) - 1;
@@ -348,7 +355,7 @@ static int vec_cut(dh_heap *heap, dh_word *vec, uint64_t length)
     if (rc != 0)
         return rc;
     vec_set_length(vec, length);
-    vec_trim(heap, vec, length);
+    vec_trim(heap, vec, used);
     return 0;
 }
 
@@ -495,6 +502,6 @@ int dh_vec_remove(dh_heap *heap, dh_word *vec, uint64_t index, uint64_t count)
     if (rc == DH_E_FULL || rc == ENOMEM || rc == DH_E_LIMIT)
         return vec_remove_shifting(heap, vec, index, count);
     if (rc == 0)
-        vec_trim(heap, vec, dh_vec_length(vec));
+        vec_trim(heap, vec, length);
     return rc;
 }
