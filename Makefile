@@ -48,7 +48,7 @@ test-python: $(VENV)/installed-test ## pytest without the soak tests
 soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's worth of overwriting
 	$(PYTEST) -m soak $(ARGS) .
 
-bench: $(VENV)/installed-bench ## all benchmarks, some 10 minutes; ARGS=--quick for seconds
+bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
 	$(PY) benchmarks/bench_access.py $(ARGS)
 	$(PY) benchmarks/bench_set.py $(ARGS)

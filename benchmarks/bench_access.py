@@ -230,6 +230,20 @@ def measure_value_kinds(heap: dh.Heap, count: int, passes: int) -> Samples:
 # --- lists ----------------------------------------------------------------------------------------
 
 
+IN_ORDER = {"append", "appendleft", "pop", "popleft"}
+
+
+def empty_loop_ns(order: list[int]) -> dict[bool, float]:
+    """What the loop itself costs, over new int objects, as a computed index is: True: in the order
+    of their making, False: in this order, in which they miss the caches when there are many."""
+    run = timed_loop("pass")
+    orders = {True: range(len(order)), False: order}
+    return {
+        is_in_order: run(None, [i + 1000 - 1000 for i in some], 1, time.perf_counter_ns)
+        for is_in_order, some in orders.items()
+    }
+
+
 def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
     """Ints that are objects of their own in the built-in list. `in` scans; insert and delete are at
     random places, where the built-in moves half of the list."""
@@ -258,13 +272,11 @@ def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
         for name, _ in contestants
     }
     few = {"in": min(count, 20), "insert": min(count, 1000), "delete": min(count, 1000)}
-    empty_loop = timed_loop("pass")
     samples = Samples()
     rng = random.Random(2)
     for number in range(-1, passes):
         order = rng.sample(range(count), count)
-        # Through new int objects, as a computed index is; so also in the empty loop.
-        loop_ns = empty_loop(None, [i + 1000 - 1000 for i in order], 1, time.perf_counter_ns)
+        loop_ns = empty_loop_ns(order)
         first = number % len(contestants)
         for name, make in [*contestants[first:], *contestants[:first]]:
             container = make()
@@ -275,7 +287,7 @@ def measure_lists(heap: dh.Heap, count: int, passes: int) -> Samples:
                 ]
                 took = run(container, keys, 100_000 + number, time.perf_counter_ns)
                 if number >= 0:
-                    loop = 0 if op == "iterate" else loop_ns * steps / count
+                    loop = 0 if op == "iterate" else loop_ns[op in IN_ORDER] * steps / count
                     samples.add(op, name, (took - loop) / steps)
         heap.collect()
     del heap.root["list"]
@@ -296,21 +308,22 @@ def measure_deques(heap: dh.Heap, count: int, passes: int) -> Samples:
         }
         for name, _ in contestants
     }
-    empty_loop = timed_loop("pass")
     samples = Samples()
     rng = random.Random(3)
     for number in range(-1, passes):
         order = rng.sample(range(count), count)
-        loop_ns = empty_loop(None, [i + 1000 - 1000 for i in order], 1, time.perf_counter_ns)
+        loop_ns = empty_loop_ns(order)
         for name, make in contestants[:: 1 if number % 2 else -1]:
             container = make()
             if name == "dirtyheap":
                 heap.root["deque"] = container
             for op, run in passes_of[name].items():
                 steps = len(container) if op == "iterate" else count
-                took = run(container, [i + 1000 - 1000 for i in order], 0, time.perf_counter_ns)
+                keys = [i + 1000 - 1000 for i in (range(count) if op in IN_ORDER else order)]
+                took = run(container, keys, 0, time.perf_counter_ns)
                 if number >= 0:
-                    samples.add(op, name, (took - (0 if op == "iterate" else loop_ns)) / steps)
+                    loop = 0 if op == "iterate" else loop_ns[op in IN_ORDER]
+                    samples.add(op, name, (took - loop) / steps)
         heap.collect()
     del heap.root["deque"]
     return samples

@@ -173,7 +173,9 @@ static PyGetSetDef buffer_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-PyDoc_STRVAR(tobytes_doc, "tobytes($self, /)\n--\n\nReturn the content as bytes. O(size).");
+PyDoc_STRVAR(tobytes_doc, "tobytes($self, /)\n--\n\nReturn the content as bytes. O(size).\n\n"
+">>> heap.buffer(b'bytes').tobytes()\n"
+"b'bytes'");
 static PyObject *buffer_tobytes(PyObject *self, PyObject *ignored)
 {
     uint8_t *data;

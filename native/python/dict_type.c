@@ -207,7 +207,10 @@ PyDoc_STRVAR(pop_doc, "pop($self, key, default=<unrepresentable>, /)\n--\n\n"
                       "Remove key and return its value. O(1).\n\n"
                       "Absent: default, or KeyError without one. A container that comes back stays "
                       "usable while Python\n"
-                      "holds it.");
+                      "holds it.\n\n"
+">>> stock = heap.dict({'m4': 40})\n"
+">>> stock.pop('m4'), stock.pop('m5', 0)\n"
+"(40, 0)");
 static PyObject *dict_pop(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *value = NULL;
@@ -269,7 +272,11 @@ static PyObject *dict_setdefault(PyObject *obj, PyObject *const *args, Py_ssize_
     return found ? value : dict_add_default(self, args[0], nargs == 2 ? args[1] : Py_None);
 }
 
-PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).");
+PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).\n\n"
+">>> stock = heap.dict({'m4': 40})\n"
+">>> stock.clear()\n"
+">>> len(stock)\n"
+"0");
 static PyObject *dict_clear(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -295,21 +302,27 @@ static PyObject *dict_copy_method(PyObject *self, PyObject *ignored)
     return dhp_dict_copy((dhp_proxy *)self);
 }
 
-PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA set-like view of the keys.");
+PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA set-like view of the keys.\n\n"
+">>> heap.dict({'m4': 40, 'm5': 3}).keys() & {'m5', 'm6'}\n"
+"{'m5'}");
 static PyObject *dict_keys(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
     return dhp_dict_view_new((dhp_proxy *)self, DHP_KEYS);
 }
 
-PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the values.");
+PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the values.\n\n"
+">>> sum(heap.dict({'m4': 40, 'm5': 3}).values())\n"
+"43");
 static PyObject *dict_values(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
     return dhp_dict_view_new((dhp_proxy *)self, DHP_VALUES);
 }
 
-PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA set-like view of the (key, value) pairs.");
+PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA set-like view of the (key, value) pairs.\n\n"
+">>> list(heap.dict({'m4': 40}).items())\n"
+"[('m4', 40)]");
 static PyObject *dict_items(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -321,7 +334,9 @@ static PyObject *dict_iter(PyObject *self)
     return dhp_dict_iter_new((dhp_proxy *)self, DHP_KEYS, 0);
 }
 
-PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe keys, newest first.");
+PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe keys, newest first.\n\n"
+">>> list(reversed(heap.dict({'a': 1, 'b': 2})))\n"
+"['b', 'a']");
 static PyObject *dict_reversed(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
