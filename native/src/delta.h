@@ -1,4 +1,4 @@
-/* delta.h -- the coding of what one commit changed. Every byte: docs/design.md, "Delta".
+/* delta.h -- the coding of what one commit changed. Every byte: docs/format.md.
  *
  * A delta is one or more chunks. A chunk: header (48 bytes), entries (12 bytes each), payloads.
  * An entry names a page, how its payload is to be read, and the checksum of the RESULTING page, so
