@@ -104,7 +104,7 @@ class Committer:
             raise
         if durable:  # an interrupt came between the transaction's end and its return
             assert flight.record is not None
-            flight.replaced = store.adopt(flight.record, flight.chunks, flight.files)
+            flight.replaced = store.adopt(flight.record)
             self._settle(store, flight)
             self.poison = ""
             return
@@ -186,7 +186,7 @@ class Committer:
             # files, none of them may go, and none of the old.
             self.poison = f"a fold was interrupted ({error!r}): close the heap and open it again"
             replaced = self._recover_fold(store, folded, files)
-            if store.last is folded:
+            if store.last is not None and store.last.nonce == folded.nonce:
                 self._finish_fold(store, files, replaced)
             raise
         self._finish_fold(store, files, replaced)
@@ -206,7 +206,7 @@ class Committer:
             self.poison = str(unknown)
             raise
         if durable:
-            replaced = store.adopt_fold(folded, files)
+            replaced = store.adopt(folded)
             self.poison = ""
             return replaced
         self.poison = ""

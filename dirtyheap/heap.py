@@ -209,7 +209,8 @@ class Heap:
     # --- life -------------------------------------------------------------------------------------
 
     def _load(self, store: Store) -> None:
-        for extent in store.extents.values():
+        last = store.last
+        for extent in store.extents_at(last.id if last else 0):
             fd = store.locate(extent)
             try:
                 if os.fstat(fd).st_size != extent.file_bytes:
@@ -226,11 +227,10 @@ class Heap:
                 )
             finally:
                 os.close(fd)
-        for chunk in store.read_deltas():
-            self._check(lib.dh_load_delta(self._ptr, ffi.from_buffer(chunk), len(chunk)))
         state = ffi.NULL
-        if store.last is not None:
-            last = store.last
+        if last is not None:
+            for chunk in store.deltas_of(last):
+                self._check(lib.dh_load_delta(self._ptr, ffi.from_buffer(chunk), len(chunk)))
             state = ffi.new("dh_state *", (last.root, last.hwm_pages, last.serial_next))
         self._check(lib.dh_load_finish(self._ptr, state))
 

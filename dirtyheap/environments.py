@@ -1,0 +1,265 @@
+"""LMDB environments: one for each data file and process, shared by who writes and who looks.
+
+The engine refuses to open one file twice in a process, and its locks would break if it did not. So
+a snapshot beside the writer borrows the writer's environment; without a writer it opens one for
+reading, for as long as the call takes. Whoever opens for writing waits until such calls are over.
+
+A forked child inherits the parent's environments and must never use them: it closes its copy, which
+touches nothing that the parent sees, and opens its own; unless the fork fell into a write, when what
+was inherited is half changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from .errors import HeapCorruptError, HeapError, HeapLockedError
+from .syncing import is_sync_enabled
+from .writer_lock import LOCK_NAME
+
+DATA_NAME: Final = "data.mdb"
+READERS_NAME: Final = "lock.mdb"  # the engine's table of readers
+# Chosen once for the life of the file, never resized while open: sparse, address space only.
+_MAP_BYTES: Final = (1 << 40, 1 << 37, 1 << 34, 1 << 31)
+_READERS_MAX: Final = 510
+_DATABASES_MAX: Final = 8
+_WAIT_S_MAX: Final = 60  # opening a snapshot takes milliseconds, of a huge heap seconds
+
+_Key = tuple[int, int]  # device, inode of the data file
+
+
+class Environment:
+    """One open environment of this process, and who uses it."""
+
+    def __init__(self, env: lmdb.Environment, key: _Key, *, is_writable: bool) -> None:
+        self.env = env
+        self.key = key
+        self.is_writable = is_writable
+        self.databases: tuple[Any, ...] = ()  # of the writer, once they are open
+        self.pid = os.getpid()
+        # Held around write transactions, so that a child sees whether the fork fell into one.
+        # A lock, because its `with` has no Python code that an interrupt could leave out.
+        self.writing = threading.Lock()
+        self.leases: set[object] = set()
+
+
+class _Registry:
+    """All environments of this process, by data file."""
+
+    def __init__(self) -> None:
+        self.environments: dict[_Key, Environment] = {}
+        self.changed = threading.Condition()
+
+    def renew(self) -> None:
+        """In a forked child: the lock's owner may not exist here."""
+        self.changed = threading.Condition()
+
+    def find(self, key: _Key) -> Environment | None:
+        """The environment of a data file, if this process has one open. Under the lock."""
+        found = self.environments.get(key)
+        if found is None or found.pid == os.getpid():
+            return found
+        if found.writing.locked():
+            raise HeapError(
+                "this process was forked in the middle of a commit of this heap: open the heap "
+                "from a process of its own (subprocess, or multiprocessing with 'spawn')"
+            )
+        found.env.close()
+        del self.environments[key]
+        return None
+
+    def release(self, environment: Environment, lease: object) -> None:
+        """The end of one use; harmless when done before."""
+        with self.changed:
+            environment.leases.discard(lease)
+            if not environment.leases:
+                environment.env.close()
+                if self.environments.get(environment.key) is environment:
+                    del self.environments[environment.key]
+            self.changed.notify_all()
+
+
+_registry = _Registry()
+os.register_at_fork(after_in_child=_registry.renew)
+
+
+class WriterLease:
+    """The environment of a heap that this process writes. The writer's lock is held before."""
+
+    def __init__(self, directory: Path) -> None:
+        registry = _registry
+        with registry.changed:
+            # Snapshots are being opened: until they are.
+            if not registry.changed.wait_for(lambda: _is_free(directory), _WAIT_S_MAX):
+                raise HeapLockedError(
+                    f"a snapshot of {directory} is being opened in this process: try again"
+                )
+            shared = _find(directory)
+            if shared is None:
+                env = _open(directory, readonly=False)
+                key = _key_of(directory)
+                assert key is not None
+                shared = Environment(env, key, is_writable=True)
+                registry.environments[key] = shared
+            shared.leases.add(self)
+        self.environment = shared
+
+    def release(self) -> None:
+        """Close it, or leave that to the last snapshot that is being opened."""
+        _registry.release(self.environment, self)
+
+
+@contextmanager
+def borrow(directory: Path) -> Iterator[Environment]:
+    """The environment of a heap for one call that reads: the writer's if this process has it,
+    else one of its own. It creates nothing.
+
+    Raises:
+        FileNotFoundError: there is no heap.
+        HeapError: it cannot be read beside a writer from here; the message says what to do.
+    """
+    lease = object()
+    with _registry.changed:
+        shared = _find(directory)
+        if shared is not None:
+            shared.leases.add(lease)
+    if shared is None:
+        with _stand_in_for_readers(directory) as has_readers:
+            with _own(directory, lease, has_readers=has_readers) as own:
+                yield own
+        return
+    try:
+        yield shared
+    finally:
+        _registry.release(shared, lease)
+
+
+@contextmanager
+def _own(directory: Path, lease: object, *, has_readers: bool) -> Iterator[Environment]:
+    with _registry.changed:
+        shared = _find(directory)  # another thread may have been quicker
+        if shared is None:
+            env = _open(directory, readonly=True, lock=has_readers, create=False)
+            key = _key_of(directory)
+            assert key is not None
+            shared = Environment(env, key, is_writable=False)
+            _registry.environments[key] = shared
+        shared.leases.add(lease)
+    try:
+        yield shared
+    finally:
+        _registry.release(shared, lease)
+
+
+@contextmanager
+def _stand_in_for_readers(directory: Path) -> Iterator[bool]:
+    """Whether the engine's table of readers can be used. Where it cannot be written, no writer may
+    be there, or come, as long as we read: it would not know of us and use our pages again."""
+    try:
+        fd = os.open(directory / READERS_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        pass
+    else:
+        os.close(fd)
+        yield True
+        return
+    try:
+        fd = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield False  # no writer was ever there
+        return
+    except OSError as error:
+        raise HeapError(f"cannot open {directory} for reading: {error}") from error
+    try:
+        _refuse_beside_writer(directory, fd)
+        yield False
+    finally:
+        os.close(fd)
+
+
+def _refuse_beside_writer(directory: Path, fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HeapError(
+            f"{directory} is open for writing, and {READERS_NAME}, by which readers are known to "
+            "the writer, cannot be written from here: give this user write access to that file, "
+            "or open a backup"
+        ) from None
+
+
+def _is_free(directory: Path) -> bool:
+    shared = _find(directory)
+    return shared is None or shared.is_writable
+
+
+def _find(directory: Path) -> Environment | None:
+    key = _key_of(directory)
+    return None if key is None else _registry.find(key)
+
+
+def _key_of(directory: Path) -> _Key | None:
+    try:
+        status = (directory / DATA_NAME).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _open(directory: Path, **options: Any) -> lmdb.Environment:
+    """Open LMDB with the largest map that the address space allows."""
+    for map_bytes in _MAP_BYTES:
+        try:
+            return lmdb.open(
+                str(directory),
+                map_size=map_bytes,
+                max_dbs=_DATABASES_MAX,
+                max_readers=_READERS_MAX,
+                readahead=False,
+                sync=is_sync_enabled(),
+                mode=0o644,
+                **options,
+            )
+        except (lmdb.MemoryError, MemoryError):
+            continue
+        except lmdb.InvalidError as error:
+            raise HeapError(f"{directory} is not a dirtyheap heap: {error}") from error
+        except lmdb.Error as error:
+            raise HeapError(f"cannot open {directory}: {error}") from error
+    raise HeapError("no address space for the index: raise 'ulimit -v'")
+
+
+def refuse_links(directory: Path) -> None:
+    """The engine would follow one: into somebody's file, or a heap with a lock of its own."""
+    for name in (DATA_NAME, READERS_NAME):
+        path = directory / name
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise HeapError(f"{path} is no regular file (a link?): refused")
+        if status.st_nlink > 1:
+            raise HeapError(f"{path} has other names (hard links): open a copy of the heap instead")
+
+
+def require_data(directory: Path) -> None:
+    """Tell a heap from what is none, before the engine sees it; for those who only read."""
+    if not directory.exists():
+        raise FileNotFoundError(f"there is no heap at {directory}")
+    if not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file: a heap is a directory")
+    data = directory / DATA_NAME
+    if not data.exists():
+        raise FileNotFoundError(f"there is no heap at {directory}: it has no {DATA_NAME}")
+    if data.stat().st_size == 0:
+        raise HeapCorruptError(f"{data} is empty: what the heap held is not known")
