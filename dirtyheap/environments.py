@@ -15,8 +15,9 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ _DATABASES_MAX: Final = 8
 _WAIT_S_MAX: Final = 60  # opening a snapshot takes milliseconds, of a huge heap seconds
 
 _Key = tuple[int, int]  # device, inode of the data file
+Prepare = Callable[[lmdb.Environment], tuple[Any, dict[str, Any]]]
 
 
 class Environment:
@@ -44,7 +46,8 @@ class Environment:
         self.env = env
         self.key = key
         self.is_writable = is_writable
-        self.databases: tuple[Any, ...] = ()  # of the writer, once they are open
+        self.databases: Any = None  # handles and description, once they are open and checked:
+        self.meta: dict[str, Any] = {}  # opened once, for the engine forbids to do so side by side
         self.pid = os.getpid()
         # Held around write transactions, so that a child sees whether the fork fell into one.
         # A lock, because its `with` has no Python code that an interrupt could leave out.
@@ -113,51 +116,72 @@ class WriterLease:
             shared.leases.add(self)
         self.environment = shared
 
+    def publish(self, databases: Any, meta: dict[str, Any]) -> None:
+        """The databases are open: others may borrow."""
+        with _registry.changed:
+            self.environment.meta = meta
+            self.environment.databases = databases
+            _registry.changed.notify_all()
+
     def release(self) -> None:
         """Close it, or leave that to the last snapshot that is being opened."""
         _registry.release(self.environment, self)
 
 
 @contextmanager
-def borrow(directory: Path) -> Iterator[Environment]:
+def borrow(directory: Path, prepare: Prepare) -> Iterator[Environment]:
     """The environment of a heap for one call that reads: the writer's if this process has it,
-    else one of its own. It creates nothing.
+    else one of its own, whose databases ``prepare`` opens. It creates nothing.
 
     Raises:
         FileNotFoundError: there is no heap.
         HeapError: it cannot be read beside a writer from here; the message says what to do.
     """
     lease = object()
-    with _registry.changed:
+    shared = _share(directory, lease)
+    if shared is not None:
+        try:
+            yield shared
+        finally:
+            _registry.release(shared, lease)
+        return
+    with _stand_in_for_readers(directory) as has_readers:
+        own = _share(directory, lease, partial(_open_for_reading, directory, has_readers, prepare))
+        assert own is not None
+        try:
+            yield own
+        finally:
+            _registry.release(own, lease)
+
+
+def _share(
+    directory: Path, lease: object, make: Callable[[], Environment] | None = None
+) -> Environment | None:
+    """Use the environment that is there, or the one that ``make`` makes."""
+    registry = _registry
+    with registry.changed:
+        if not registry.changed.wait_for(lambda: _is_ready(directory), _WAIT_S_MAX):
+            raise HeapLockedError(f"{directory} is being opened in this process: try again")
         shared = _find(directory)
+        if shared is None and make is not None:
+            shared = make()
+            registry.environments[shared.key] = shared
         if shared is not None:
             shared.leases.add(lease)
-    if shared is None:
-        with _stand_in_for_readers(directory) as has_readers:
-            with _own(directory, lease, has_readers=has_readers) as own:
-                yield own
-        return
-    try:
-        yield shared
-    finally:
-        _registry.release(shared, lease)
+        return shared
 
 
-@contextmanager
-def _own(directory: Path, lease: object, *, has_readers: bool) -> Iterator[Environment]:
-    with _registry.changed:
-        shared = _find(directory)  # another thread may have been quicker
-        if shared is None:
-            env = _open(directory, readonly=True, lock=has_readers, create=False)
-            key = _key_of(directory)
-            assert key is not None
-            shared = Environment(env, key, is_writable=False)
-            _registry.environments[key] = shared
-        shared.leases.add(lease)
+def _open_for_reading(directory: Path, has_readers: bool, prepare: Prepare) -> Environment:
+    env = _open(directory, readonly=True, lock=has_readers, create=False)
     try:
-        yield shared
-    finally:
-        _registry.release(shared, lease)
+        key = _key_of(directory)
+        assert key is not None
+        own = Environment(env, key, is_writable=False)
+        own.databases, own.meta = prepare(env)
+    except BaseException:
+        env.close()
+        raise
+    return own
 
 
 @contextmanager
@@ -200,6 +224,11 @@ def _refuse_beside_writer(directory: Path, fd: int) -> None:
 def _is_free(directory: Path) -> bool:
     shared = _find(directory)
     return shared is None or shared.is_writable
+
+
+def _is_ready(directory: Path) -> bool:
+    shared = _find(directory)
+    return shared is None or shared.databases is not None
 
 
 def _find(directory: Path) -> Environment | None:

@@ -98,7 +98,7 @@ class Store:
                 index.create_databases(self._env, txn)
         with self._env.begin() as txn:
             self._databases, self.meta = index.open_databases(self._env, txn, self.directory)
-        self._environment.databases = self._databases
+        self._lease.publish(self._databases, self.meta)
 
     # --- reading -----------------------------------------------------------------------------
 
