@@ -13,32 +13,29 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial, wraps
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Final,
-    ParamSpec,
-    SupportsIndex,
-    TypeVar,
-    overload,
-)
+from typing import Any, Final
 
-from . import _native, arrays
+from . import _native, arrays, retention
 from ._ffi import check, ffi, lib
 from .committer import Committer
-from .errors import HeapClosedError, HeapCorruptError, HeapError, HeapPoisonedError
+from .contents import Contents
+from .errors import (
+    HeapClosedError,
+    HeapCorruptError,
+    HeapError,
+    HeapPoisonedError,
+    ReadOnlyError,
+)
+from .guard import exclusive
+from .history import History, commit_argument
 from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
+from .snapshots import SnapshotStore, Source
 from .store import PAGE_BYTES, Store
-
-if TYPE_CHECKING:  # numpy is optional
-    import numpy
-    from numpy.typing import NDArray
 
 CAPACITY_BYTES: Final = 64 << 30
 CAPACITY_BYTES_MIN: Final = 1 << 20
@@ -55,15 +52,23 @@ def open(
     path: str | os.PathLike[str],
     *,
     create: bool = True,
+    read_only: bool = False,
+    at: int | str | Commit | None = None,
     capacity: int = CAPACITY_BYTES,
     tracker: str = "auto",
     allow_pickle: bool = False,
+    keep: int | timedelta = 1,
 ) -> Heap:
     """Open the heap in a directory, at its last commit.
 
     Args:
         path: the directory; made when it does not exist (its parent must).
         create: False: FileNotFoundError instead of a new heap.
+        read_only: True: a snapshot. It shows one commit and never another; every change raises
+            ReadOnlyError. It takes no lock, creates and writes nothing, and may be opened beside
+            the writer, in its process or another, and from a directory that cannot be written to.
+        at: which commit a snapshot shows: its id, its tag, or what :meth:`Heap.history` gave for
+            it. None: the newest.
         capacity: bytes of address space to reserve, the most the heap can grow to while it is
             open. Costs no memory. 1 MiB to 4 TiB.
         tracker: how written pages are found: ``"auto"`` takes userfaultfd by system call, else by
@@ -72,9 +77,13 @@ def open(
             ``DIRTYHEAP_TRACKER`` says what ``"auto"`` means.
         allow_pickle: True: values stored as :class:`Pickled` are read. That runs whatever code the
             heap's author chose: only for heaps that you trust. False: reading one is a HeapError.
+        keep: which commits can be opened later, tagged ones aside: an int for the last n, a
+            timedelta for those younger than it and the last one. What is older goes with the next
+            fold, or when its base files are replaced, for good.
 
     Raises:
         HeapLockedError: another process (or this one) has it open for writing.
+        KeyError: there is no tag ``at``.
         HeapCorruptError: it is damaged; nothing was changed.
         HeapError: the path is not a heap, or of a newer format.
         TrackerError: the tracker asked for does not work here.
@@ -91,18 +100,26 @@ def open(
     >>> with dh.open(path) as heap:
     ...     heap.root["bolts"]["m4"]
     39
+    >>> with dh.open(path, read_only=True, at=1) as snapshot:
+    ...     dh.to_python(snapshot.root)
+    {'bolts': {'m4': 39}}
     """
     if not os.fspath(path):
         raise ValueError("path is empty: give the heap's directory ('.' for the current one)")
     capacity = operator.index(capacity)
     if not CAPACITY_BYTES_MIN <= capacity <= CAPACITY_BYTES_MAX:
         raise ValueError(f"capacity={capacity}: must be from 1 MiB to 4 TiB, in bytes")
+    if at is not None and not read_only:
+        raise ValueError("at= shows an older commit, which cannot be written to: pass read_only=True")
     return Heap(
         Path(path).absolute(),
         create=create,
+        read_only=read_only,
+        at=commit_argument(at),
         capacity=capacity,
         tracker=tracker,
         allow_pickle=allow_pickle,
+        keep=retention.check_keep(keep),
     )
 
 
@@ -126,39 +143,7 @@ def _current_task() -> Any:
         return None
 
 
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-_Scalar = TypeVar("_Scalar", bound="numpy.generic")
-_Method = Callable[Concatenate["Heap", _Arguments], _Result]
-
-
-def _exclusive(
-    verb: str,
-) -> Callable[[_Method[_Arguments, _Result]], _Method[_Arguments, _Result]]:
-    """Hold the heap's lock for one verb; refuse re-entry from a callback of this thread.
-
-    Not a context manager: CPython delivers interrupts where a function written in Python begins,
-    so that the end of one could be left out, and the heap be busy for ever.
-    """
-
-    def decorate(method: _Method[_Arguments, _Result]) -> _Method[_Arguments, _Result]:
-        @wraps(method)
-        def guarded(self: Heap, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-            self._refuse_in_child()  # where the lock's owner may not exist
-            with self._lock:
-                self._refuse_if_busy(verb)
-                try:
-                    self._verb = verb
-                    return method(self, *args, **kwargs)
-                finally:
-                    self._verb = ""
-
-        return guarded
-
-    return decorate
-
-
-class Heap:
+class Heap(Contents, History):
     """A persistent object graph. Made by :func:`open`; use as a context manager or close it.
 
     Leaving the ``with`` block closes without committing: what was not committed is gone.
@@ -169,34 +154,30 @@ class Heap:
         directory: Path,
         *,
         create: bool,
+        read_only: bool,
+        at: int | str | None,
         capacity: int,
         tracker: str,
-        allow_pickle: bool = False,
+        allow_pickle: bool,
+        keep: retention.Keep,
     ) -> None:
         self._lock = threading.RLock()
         self._verb = ""  # the verb that holds the lock now; guards against re-entry
-        self._store: Store | None = None
+        self._store: Store | SnapshotStore | None = None
+        self._is_read_only = read_only
         self._is_closing = False
         self._task: weakref.ref[Any] | None = None  # the asyncio task inside transaction()
         self._owner_pid = os.getpid()
-        tracker_id = _tracker_id(tracker)
-        store = Store(directory, create=create)
+        self._options = (capacity, _tracker_id(tracker), bool(allow_pickle))
+        if read_only:
+            snapshots = SnapshotStore(directory)
+            snapshots.load(at, self._start)
+            self._store = snapshots
+            return
+        store = Store(directory, create=create, keep=keep)
         try:
-            key = store.meta["hash_key"]
-            self._core = _native.Core(
-                capacity,
-                tracker_id,
-                int.from_bytes(key[:8], "little"),
-                int.from_bytes(key[8:], "little"),
-            )
-            self._core.allow_pickle = bool(allow_pickle)
-            # The method below hands its keywords through, which costs as much as the record.
-            self.new = self._core.new_record  # type: ignore[method-assign]
+            self._start(store)
             try:
-                self._ptr = ffi.cast("dh_heap *", self._core.address)
-                self._committer = Committer(self._ptr)
-                lib.dh_fork_guard_fd(self._ptr, store.lock_fd)
-                self._load(store)
                 store.drop_orphans()
             except BaseException:
                 self._core.close()
@@ -208,7 +189,30 @@ class Heap:
 
     # --- life -------------------------------------------------------------------------------------
 
-    def _load(self, store: Store) -> None:
+    def _start(self, source: Store | Source) -> None:
+        """Make the core and load it: a new one each time."""
+        capacity, tracker, allow_pickle = self._options
+        key = source.meta["hash_key"]
+        self._core = _native.Core(
+            capacity,
+            tracker,
+            int.from_bytes(key[:8], "little"),
+            int.from_bytes(key[8:], "little"),
+        )
+        self._core.allow_pickle = allow_pickle
+        # The method below hands its keywords through, which costs as much as the record.
+        self.new = self._core.new_record  # type: ignore[method-assign]
+        try:
+            self._ptr = ffi.cast("dh_heap *", self._core.address)
+            self._committer = Committer(self._ptr)
+            if isinstance(source, Store):
+                lib.dh_fork_guard_fd(self._ptr, source.lock_fd)
+            self._load(source)
+        except BaseException:
+            self._core.close()
+            raise
+
+    def _load(self, store: Store | Source) -> None:
         last = store.last
         for extent in store.extents_at(last.id if last else 0):
             fd = store.locate(extent)
@@ -303,14 +307,31 @@ class Heap:
 
     @property
     def last_commit_id(self) -> int:
-        """Id of the last commit, 0 before the first."""
+        """Id of the last commit, 0 before the first; of a snapshot, of the commit that it shows."""
         last = self._open_store().last
         return last.id if last else 0
 
-    def _open_store(self) -> Store:
+    @property
+    def read_only(self) -> bool:
+        """True for a snapshot."""
+        return self._is_read_only
+
+    def _open_store(self) -> Store | SnapshotStore:
         if self._store is None or self._is_closing:
             raise HeapClosedError("the heap is closed")
         return self._store
+
+    def _writable_store(self) -> Store:
+        store = self._open_store()
+        assert isinstance(store, Store)  # see guard.exclusive
+        return store
+
+    def _refuse_read_only(self, verb: str) -> None:
+        if self._is_read_only:
+            raise ReadOnlyError(
+                f"{verb} changes the heap, which is open for reading only: open it without "
+                "read_only=True"
+            )
 
     def _refuse_in_child(self) -> None:
         if os.getpid() != self._owner_pid:
@@ -335,166 +356,6 @@ class Heap:
         if self._core.in_transaction:
             raise HeapError(f"{verb} inside transaction(): leave the block first")
 
-    # --- contents ---------------------------------------------------------------------------------
-
-    @property
-    def root(self) -> _native.Dict:
-        """The dict at the top of the graph: what is reachable from it persists."""
-        return self._core.root()
-
-    def dict(self, initial: Mapping[Any, Any] | Iterable[Any] | None = None) -> _native.Dict:
-        """A new Dict in this heap, linked to nothing yet; copies the initial contents in."""
-        return self._core.new_dict(initial)
-
-    def list(self, initial: Iterable[Any] | None = None) -> _native.List:
-        """A new List in this heap, linked to nothing yet; copies the initial contents in."""
-        return self._core.new_list(initial)
-
-    def set(self, initial: Iterable[Any] | None = None) -> _native.Set:
-        """A new Set in this heap, linked to nothing yet; copies the initial elements in."""
-        return self._core.new_set(initial)
-
-    def sorted_dict(
-        self, initial: Mapping[Any, Any] | Iterable[Any] | None = None
-    ) -> _native.SortedDict:
-        """A new SortedDict in this heap, linked to nothing yet; copies the initial contents in.
-
-        Its keys stay in order: ``irange``, ``bisect``, ``peekitem`` and positions as in
-        ``sortedcontainers.SortedDict``. The order is that of the keys themselves; a key function
-        could not be stored. Keys are int, float, bool, Decimal and Fraction among each other, or
-        str, bytes, date, datetime (all naive or all aware), time, timedelta, UUID, paths, or tuples
-        of these; what Python does not compare is refused (TypeError), and so is NaN (ValueError).
-
-        >>> import dirtyheap as dh, tempfile, os
-        >>> from datetime import datetime
-        >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h")) as heap:
-        ...     prices = heap.root["prices"] = heap.sorted_dict({datetime(2024, 1, 2): 10.5})
-        ...     prices[datetime(2024, 1, 1)] = 10.0
-        ...     prices.peekitem(0)
-        (datetime.datetime(2024, 1, 1, 0, 0), 10.0)
-        """
-        return self._core.new_sorted_dict(initial)
-
-    def new(
-        self,
-        cls: Callable[_Arguments, _Result],
-        /,
-        *args: _Arguments.args,
-        **fields: _Arguments.kwargs,
-    ) -> _Result:
-        """A new record of a class made with :func:`dirtyheap.record`, linked to nothing yet.
-
-        Values are given by name or in the order of the fields; plain containers among them are
-        copied in. ``__post_init__`` is called when the class has one.
-
-        Raises:
-            TypeError: a field without default got no value, a value is not of its field's type,
-                or there is no such field.
-
-        Cost: one cell of 16 bytes and 8 per field, and the values that are not inline.
-
-        >>> import dirtyheap as dh
-        >>> @dh.record
-        ... class Pixel:
-        ...     x: int
-        ...     y: int = 0
-        >>> heap.root["p"] = heap.new(Pixel, 1)
-        >>> heap.root["p"].y += 2
-        >>> heap.root["p"]
-        Pixel(x=1, y=2)
-        """
-        made: _Result = self._core.new_record(cls, *args, **fields)
-        return made
-
-    def deque(
-        self, initial: Iterable[Any] | None = None, maxlen: int | None = None
-    ) -> _native.Deque:
-        """A new Deque in this heap, linked to nothing yet; copies the initial contents in. With
-        ``maxlen`` it never gets longer: what is added at one end pushes out at the other."""
-        return self._core.new_deque(initial, maxlen)
-
-    def buffer(self, initial: int | bytes | bytearray | memoryview) -> _native.Buffer:
-        """A new Buffer: ``initial`` zero bytes, or a copy of bytes. It takes whole pages.
-
-        Anything that writes through its memory (``memoryview``, ``numpy.frombuffer``,
-        ``readinto``, C code) is seen by the next commit.
-        """
-        return self._core.new_buffer(initial)
-
-    @overload
-    def array(
-        self,
-        shape: SupportsIndex | Sequence[SupportsIndex],
-        dtype: type[float] = ...,
-        *,
-        order: str = ...,
-        fill: Any = ...,
-    ) -> NDArray[numpy.float64]: ...
-    @overload
-    def array(
-        self,
-        shape: SupportsIndex | Sequence[SupportsIndex],
-        dtype: type[_Scalar] | numpy.dtype[_Scalar],
-        *,
-        order: str = ...,
-        fill: Any = ...,
-    ) -> NDArray[_Scalar]: ...
-    @overload
-    def array(
-        self,
-        shape: SupportsIndex | Sequence[SupportsIndex],
-        dtype: Any,
-        *,
-        order: str = ...,
-        fill: Any = ...,
-    ) -> NDArray[Any]: ...
-    def array(
-        self,
-        shape: SupportsIndex | Sequence[SupportsIndex],
-        dtype: Any = float,
-        *,
-        order: str = "C",
-        fill: Any = None,
-    ) -> NDArray[Any]:
-        """A new numpy.ndarray whose memory is in this heap; needs numpy.
-
-        It is an ordinary ndarray: whatever writes to it or to a view of it, in place or through
-        ``out=``, is seen by the next commit. Stored in a container it is linked, not copied, and
-        so is any view of it; other ndarrays are copied in. It never grows: make a larger one and
-        copy. Takes whole pages.
-
-        Args:
-            shape: extents of the axes, or one int.
-            dtype: any but those that hold Python objects.
-            order: ``"C"`` or ``"F"``: the last or the first axis is contiguous.
-            fill: what to fill it with, as in ``array[...] = fill``; zeros if None.
-
-        Raises:
-            TypeError: the dtype holds Python objects, or is not one of numpy's own.
-            HeapFullError: it does not fit the heap's capacity.
-            OverflowError: no heap could hold it.
-            ValueError: a negative extent, too many axes, or a fill of another shape.
-            ImportError: numpy is not installed.
-
-        Cost: O(bytes).
-
-        >>> import dirtyheap as dh, tempfile, os
-        >>> path = os.path.join(tempfile.mkdtemp(), "field")
-        >>> with dh.open(path) as heap:
-        ...     field = heap.array((3, 4), "f8", fill=1)
-        ...     heap.root["field"], heap.root["edge"] = field, field[:, 0]
-        ...     field *= 2
-        ...     heap.root["edge"][1] = 7
-        ...     commit = heap.commit()
-        ...     del field
-        >>> with dh.open(path) as heap:
-        ...     print(heap.root["field"])
-        [[2. 2. 2. 2.]
-         [7. 2. 2. 2.]
-         [2. 2. 2. 2.]]
-        """
-        return arrays.new(self._core, shape, dtype, order=order, fill=fill)
-
     # --- commit -----------------------------------------------------------------------------------
 
     def commit(self, note: str = "") -> Commit:
@@ -517,25 +378,25 @@ class Heap:
             raise TypeError(f"note must be a str, not {type(note).__name__}")
         return self._commit(note, began_ns)
 
-    @_exclusive("commit()")
+    @exclusive("commit()")
     def _commit(self, note: str, began_ns: int) -> Commit:
         self._refuse_in_transaction("commit()")
-        return self._committer.commit(self._open_store(), note, began_ns)
+        return self._committer.commit(self._writable_store(), note, began_ns)
 
     # --- fold -------------------------------------------------------------------------------------
 
-    @_exclusive("fold()")
+    @exclusive("fold()")
     def fold(self) -> int:
         """Merge all deltas into base files; returns how many extents were rewritten.
 
         Changes nothing that a user sees; makes the next open faster and gives disk space back to
         the store. Runs by itself when deltas outweigh half of the base.
         """
-        return self._committer.fold(self._open_store())
+        return self._committer.fold(self._writable_store())
 
     # --- going back -------------------------------------------------------------------------------
 
-    @_exclusive("rollback()")
+    @exclusive("rollback()")
     def rollback(self) -> int:
         """Go back to the last commit; returns the pages restored. Cost follows the pages written.
 
@@ -580,6 +441,7 @@ class Heap:
 
     def _check_begin(self) -> None:
         self._refuse_if_busy("transaction()")
+        self._refuse_read_only("transaction()")
         task = _current_task()
         if not self._core.in_transaction:
             self._task = None if task is None else weakref.ref(task)
@@ -589,9 +451,9 @@ class Heap:
                 "interleaved; guard them with one asyncio.Lock, or leave no await inside the block"
             )
 
-    @_exclusive("transaction()")
+    @exclusive("transaction()")
     def _commit_transaction(self, began_ns: int) -> None:
-        self._committer.commit(self._open_store(), "", began_ns)
+        self._committer.commit(self._writable_store(), "", began_ns)
 
     def hold(self) -> AbstractContextManager[Heap]:
         """No commit, rollback or collection of another thread falls inside the block: for groups
@@ -600,14 +462,14 @@ class Heap:
 
     # --- looking ----------------------------------------------------------------------------------
 
-    @_exclusive("pending()")
+    @exclusive("pending()", writes=False)
     def pending(self) -> Pending:
         """What a commit would store now. Changes nothing; costs what the commit's stop costs."""
         pages, changed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         self._check(lib.dh_pending(self._ptr, pages, changed))
         return Pending(pages=pages[0], bytes=changed[0])
 
-    @_exclusive("collect()")
+    @exclusive("collect()")
     def collect(self) -> CollectStats:
         """Free what neither the root nor a live Python reference reaches.
 
@@ -626,7 +488,7 @@ class Heap:
             pause_ns=stats.stop_ns,
         )
 
-    @_exclusive("verify()")
+    @exclusive("verify()", writes=False)
     def verify(self) -> VerifyReport:
         """Walk everything reachable and check it against the rules of its structure."""
         cells, problems = ffi.new("uint64_t *"), ffi.new("uint64_t *")
@@ -634,7 +496,7 @@ class Heap:
         text = ffi.string(lib.dh_heap_error_text(self._ptr)).decode("utf-8", "replace")
         return VerifyReport(cells[0], problems[0], text if problems[0] else "")
 
-    @_exclusive("mark_dirty()")
+    @exclusive("mark_dirty()")
     def mark_dirty(self, buffer: Any) -> None:
         """Say that memory of this heap was written in a way the kernel cannot see: by io_uring
         into registered buffers, RDMA, a GPU. ``buffer``: a Buffer, or a view or array over one."""
@@ -651,7 +513,7 @@ class Heap:
             address = int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
             self._check(lib.dh_mark_dirty(self._ptr, address, view.nbytes))
 
-    @_exclusive("stats()")
+    @exclusive("stats()", writes=False)
     def stats(self) -> HeapStats:
         """Figures about the open heap; cheap."""
         store = self._open_store()

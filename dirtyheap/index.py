@@ -171,6 +171,13 @@ class Index:
         tags = [Tag.unpack(key, row) for key, row in self._txn.cursor(db=self._databases.tags)]
         return {tag.name: tag for tag in tags}
 
+    def tag(self, name: str) -> Tag:
+        """One tag; KeyError with the names there are."""
+        tags = self.tags()
+        if name not in tags:
+            raise KeyError(f"there is no tag {name!r}; {_list_tags(tags)}")
+        return tags[name]
+
     def kept_ids(self) -> list[int]:
         """Ids of the commits that can be opened, ascending."""
         ids = self.commit_ids()
@@ -179,6 +186,15 @@ class Index:
         oldest = self.oldest(ids[-1])
         tagged = {tag.commit for tag in self.tags().values()}
         return [commit for commit in ids if commit >= oldest or commit in tagged]
+
+    def history(self) -> tuple[list[Record], list[Tag]]:
+        """The records of all commits that can be opened, ascending, and all tags."""
+        return [self.record(commit) for commit in self.kept_ids()], list(self.tags().values())
+
+    def tagged(self) -> tuple[dict[int, Record], list[Tag]]:
+        """The records of all tagged commits by id, and all tags."""
+        tags = list(self.tags().values())
+        return {tag.commit: self.record(tag.commit) for tag in tags}, tags
 
     def find(self, at: int | str | None) -> Record | None:
         """The record of a kept commit by its id or tag; None for the newest: the newest record,
@@ -191,10 +207,7 @@ class Index:
         if at is None:
             return self.last()[0]
         if isinstance(at, str):
-            tags = self.tags()
-            if at not in tags:
-                raise KeyError(f"there is no tag {at!r}; {_list_tags(tags)}")
-            at = tags[at].commit
+            at = self.tag(at).commit
         ids = self.kept_ids()
         if at not in ids:
             raise HeapError(_why_not_kept(at, ids))

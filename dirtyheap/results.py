@@ -22,6 +22,9 @@ class Commit:
         bytes_written: bytes handed to the operating system.
         pause_ns: how long every thread of the application was stopped.
         total_ns: from the call to the return.
+        tags: its names, when the commit comes from the heap's history.
+
+    Bytes written and times are those of the call that made the commit; in the history they are 0.
     """
 
     id: int
@@ -33,6 +36,7 @@ class Commit:
     bytes_written: int = 0
     pause_ns: int = 0
     total_ns: int = 0
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,19 +100,13 @@ class SnapshotStore:
 
         return self._attempt(attempt)
 
-    def history(self) -> list[Record]:
-        """The records of all commits that can be opened now, ascending."""
-        return self._attempt(
-            lambda look, _: [look.record(commit) for commit in look.kept_ids()]
-        )
+    def history(self) -> tuple[list[Record], list[Tag]]:
+        """The records of all commits that can be opened now, ascending, and all tags."""
+        return self._attempt(lambda look, _: look.history())
 
-    def tags(self) -> dict[str, Tag]:
-        """All tags by name."""
-        return self._attempt(lambda look, _: look.tags())
-
-    def find(self, at: _At) -> Record | None:
-        """The record of a kept commit; see :meth:`Index.find`."""
-        return self._attempt(lambda look, _: look.find(at))
+    def tagged(self) -> tuple[dict[int, Record], list[Tag]]:
+        """The records of all tagged commits by id, and all tags."""
+        return self._attempt(lambda look, _: look.tagged())
 
     def close(self) -> None:
         """Nothing is held."""

@@ -140,16 +140,20 @@ class Store:
         with self._env.begin() as txn:
             return self._index(txn).find(at)
 
-    def history(self) -> list[Record]:
-        """The records of all commits that can be opened, ascending."""
+    def history(self) -> tuple[list[Record], list[Tag]]:
+        """The records of all commits that can be opened, ascending, and all tags."""
         with self._env.begin() as txn:
-            look = self._index(txn)
-            return [look.record(commit) for commit in look.kept_ids()]
+            return self._index(txn).history()
 
-    def tags(self) -> dict[str, Tag]:
-        """All tags by name."""
+    def tagged(self) -> tuple[dict[int, Record], list[Tag]]:
+        """The records of all tagged commits by id, and all tags."""
         with self._env.begin() as txn:
-            return self._index(txn).tags()
+            return self._index(txn).tagged()
+
+    def tag(self, name: str) -> Tag:
+        """One tag; KeyError with the names there are."""
+        with self._env.begin() as txn:
+            return self._index(txn).tag(name)
 
     def extents_at(self, commit: int) -> list[Extent]:
         """The base files that a kept commit sees: of each extent the newest not after it."""
