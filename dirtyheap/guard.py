@@ -41,9 +41,7 @@ def exclusive(
         method: _Method[_Self, _Arguments, _Result],
     ) -> _Method[_Self, _Arguments, _Result]:
         @wraps(method)
-        def guarded(
-            self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs
-        ) -> _Result:
+        def guarded(self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
             self._refuse_in_child()  # where the lock's owner may not exist
             with self._lock:
                 self._refuse_if_busy(verb)

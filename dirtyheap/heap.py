@@ -110,7 +110,9 @@ def open(
     if not CAPACITY_BYTES_MIN <= capacity <= CAPACITY_BYTES_MAX:
         raise ValueError(f"capacity={capacity}: must be from 1 MiB to 4 TiB, in bytes")
     if at is not None and not read_only:
-        raise ValueError("at= shows an older commit, which cannot be written to: pass read_only=True")
+        raise ValueError(
+            "at= shows an older commit, which cannot be written to: pass read_only=True"
+        )
     return Heap(
         Path(path).absolute(),
         create=create,

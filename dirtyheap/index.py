@@ -33,9 +33,7 @@ class Databases(NamedTuple):
     tags: Any
 
 
-def open_databases(
-    env: lmdb.Environment, txn: lmdb.Transaction, directory: Path
-) -> tuple[Databases, dict[str, Any]]:
+def open_databases(env: lmdb.Environment, directory: Path) -> tuple[Databases, dict[str, Any]]:
     """The databases of a heap that is there, and its description.
 
     Raises:
@@ -43,17 +41,20 @@ def open_databases(
         HeapCorruptError: it is damaged.
     """
     try:
-        meta = env.open_db(b"meta", txn=txn, create=False)
+        meta = env.open_db(b"meta", create=False)
     except lmdb.NotFoundError:
         raise HeapError(
             f"{directory} holds an LMDB database that is not a dirtyheap heap"
         ) from None
-    row = txn.get(rows.META_KEY, db=meta)
+    with env.begin() as txn:
+        row = txn.get(rows.META_KEY, db=meta)
     if row is None:
         raise HeapCorruptError(f"{directory} has lost its description")
-    what = rows.check_meta(row, directory)  # before the rest: other formats have other databases
+    what = rows.check_meta(
+        bytes(row), directory
+    )  # before the rest: other formats have other databases
     try:
-        others = [env.open_db(name, txn=txn, create=False) for name in DATABASES[1:]]
+        others = [env.open_db(name, create=False) for name in DATABASES[1:]]
     except lmdb.NotFoundError:
         raise HeapCorruptError(f"{directory} has lost a database of its index") from None
     return Databases(meta, *others), what
@@ -83,25 +84,24 @@ class Index:
         cursor = self._txn.cursor(db=self._databases.commits)
         if not cursor.last():
             return None, rows.NO_HASH
-        key, row = cursor.item()
+        key, row = map(bytes, cursor.item())
         return Record.unpack(row, rows.commit_of_key(key)), rows.record_hash(row)
 
     def commit_ids(self) -> list[int]:
         """Of every record that is stored, ascending, kept or not."""
         cursor = self._txn.cursor(db=self._databases.commits)
-        return [rows.commit_of_key(key) for key in cursor.iternext(keys=True, values=False)]
+        return [rows.commit_of_key(bytes(key)) for key in cursor.iternext(keys=True, values=False)]
 
     def record(self, commit: int) -> Record:
         """One record; HeapCorruptError when it is not stored."""
         return Record.unpack(self._record_row(commit), commit)
 
     def _record_row(self, commit: int) -> bytes:
-        row: bytes | None = None
         if 0 < commit < 1 << 64:
             row = self._txn.get(rows.commit_key(commit), db=self._databases.commits)
-        if row is None:
-            raise HeapCorruptError(f"the record of commit {commit} is missing")
-        return row
+            if row is not None:
+                return bytes(row)
+        raise HeapCorruptError(f"the record of commit {commit} is missing")
 
     def chain(self, record: Record) -> list[Record]:
         """The records from ``record``'s fold point to it, each the child of the one before by id
@@ -131,7 +131,7 @@ class Index:
                 if chunk is None:
                     raise HeapCorruptError(f"commit {link.id}: chunk {number} is missing")
                 body.update(chunk)
-                yield chunk
+                yield bytes(chunk)  # the same object: nothing is copied
             if link.chunks and body.digest() != link.body_hash:
                 raise HeapCorruptError(f"commit {link.id}: the body's hash is wrong")
 
@@ -151,7 +151,7 @@ class Index:
         """All versions of every extent, ascending. ``last``: the newest commit."""
         versions: dict[int, list[Extent]] = {}
         for key, row in self._txn.cursor(db=self._databases.extents):
-            extent = rows.unpack_extent(key, row)
+            extent = rows.unpack_extent(bytes(key), bytes(row))
             if not 1 <= extent.version <= last:
                 raise HeapCorruptError(
                     f"extent {extent.number} is of commit {extent.version}, which is not there"
@@ -164,11 +164,12 @@ class Index:
     def oldest(self, last: int) -> int:
         """The oldest commit that is kept, tags aside."""
         row = self._txn.get(rows.HISTORY_KEY, db=self._databases.meta)
-        return rows.unpack_history(row, last)
+        return rows.unpack_history(None if row is None else bytes(row), last)
 
     def tags(self) -> dict[str, Tag]:
         """All tags by name, in the order of their UTF-8."""
-        tags = [Tag.unpack(key, row) for key, row in self._txn.cursor(db=self._databases.tags)]
+        cursor = self._txn.cursor(db=self._databases.tags)
+        tags = [Tag.unpack(bytes(key), bytes(row)) for key, row in cursor]
         return {tag.name: tag for tag in tags}
 
     def tag(self, name: str) -> Tag:
@@ -216,7 +217,7 @@ class Index:
     def needs(self, last: int, oldest: int) -> retention.Needs:
         """What must stay when everything from ``oldest`` on is kept, and what is tagged."""
         tagged = {tag.commit for tag in self.tags().values()}
-        folds = {commit: self.record(commit).fold for commit in tagged if commit < oldest}
+        folds = {commit: self.record(commit).fold for commit in tagged}  # each must be there
         folds[oldest] = self.record(oldest).fold
         return retention.needs(oldest, last, tagged, folds)
 

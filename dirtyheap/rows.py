@@ -306,8 +306,8 @@ def record_hash(row: bytes) -> bytes:
     return _hash(row)
 
 
-def body_hasher() -> Any:
-    """For the hash over all chunks of one delta: ``update`` and ``digest``."""
+def body_hasher() -> hashlib.blake2b:
+    """For the hash over all chunks of one delta."""
     return hashlib.blake2b(digest_size=HASH_BYTES)
 
 

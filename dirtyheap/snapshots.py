@@ -134,9 +134,9 @@ class SnapshotStore:
     def _prepare(self, env: lmdb.Environment) -> tuple[Databases, dict[str, Any]]:
         """Check an index that nobody in this process has opened yet, and open its databases. From
         the pin on a writer leaves alone what the transaction can reach."""
-        with env.begin() as txn:
+        with env.begin():
             _check(self.directory / DATA_NAME)
-            return index.open_databases(env, txn, self.directory)
+            return index.open_databases(env, self.directory)
 
 
 def _check(data: Path) -> None:

@@ -94,10 +94,12 @@ class Store:
         # not ours it is somebody else's.
         is_new = is_new or (is_empty and not _foreign_names(self.directory))
         if is_new:
-            with self._environment.writing, self._env.begin(write=True) as txn:  # all of it or nothing
+            with (
+                self._environment.writing,
+                self._env.begin(write=True) as txn,
+            ):  # all of it or nothing
                 index.create_databases(self._env, txn)
-        with self._env.begin() as txn:
-            self._databases, self.meta = index.open_databases(self._env, txn, self.directory)
+        self._databases, self.meta = index.open_databases(self._env, self.directory)
         self._lease.publish(self._databases, self.meta)
 
     # --- reading -----------------------------------------------------------------------------
@@ -113,6 +115,7 @@ class Store:
             look = self._index(txn)
             last, last_hash = look.last()
             versions = look.extents(last.id if last else 0)
+            look.oldest(last.id if last else 0)  # damage is found at open, not in a fold
         delta_bytes = 0
         if last is not None:
             with self._env.begin(buffers=True) as txn:  # values are not copied
@@ -410,7 +413,9 @@ class Store:
         written: list[Extent],
     ) -> set[tuple[int, int]]:
         """Delete the rows of base files of these extents that nothing needs."""
-        versions = {number: {old.version for old in self._versions.get(number, [])} for number in numbers}
+        versions = {
+            number: {old.version for old in self._versions.get(number, [])} for number in numbers
+        }
         for extent in written:
             versions[extent.number].add(extent.version)
         ascending = {number: sorted(known) for number, known in versions.items()}
@@ -496,7 +501,7 @@ def _delete(txn: lmdb.Transaction, db: Any, is_needed: Callable[[bytes], bool]) 
     cursor = txn.cursor(db=db)
     more = cursor.first()
     while more:
-        if is_needed(cursor.key()):
+        if is_needed(bytes(cursor.key())):
             more = cursor.next()
         else:  # goes on to the next one; behind the last it has no key
             more = cursor.delete() and cursor.key() != b""

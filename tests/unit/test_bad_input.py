@@ -516,7 +516,7 @@ def test_a_record_that_is_not_the_child_of_the_one_before_is_refused(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"format": 2}, {"format": 999}, {"features_required": 1}], ids=str
+    "fields", [{"format": 3}, {"format": 999}, {"features_required": 1}], ids=str
 )
 def test_a_newer_format_is_refused_and_left_alone(path: Path, fields: dict[str, int]) -> None:
     with dh.open(path) as heap:

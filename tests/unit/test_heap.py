@@ -449,13 +449,17 @@ METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "mark_dirty": lambda heap: heap.mark_dirty(b"abc"),
     "path": lambda heap: heap.path,
     "last_commit_id": lambda heap: heap.last_commit_id,
+    "history": lambda heap: heap.history(),
+    "tags": lambda heap: heap.tags(),
+    "tag": lambda heap: heap.tag("name"),
+    "untag": lambda heap: heap.untag("name"),
 }
 
 
 def test_every_public_name_of_a_heap_is_tried_after_close() -> None:
-    harmless = {"close", "closed"}
+    harmless = {"close", "closed", "read_only"}
     tried = {name.split()[0] for name in METHODS}
-    assert {name for name in vars(dh.Heap) if not name.startswith("_")} == tried | harmless
+    assert {name for name in dir(dh.Heap) if not name.startswith("_")} == tried | harmless
 
 
 @pytest.mark.parametrize("method", METHODS)

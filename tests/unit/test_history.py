@@ -88,7 +88,8 @@ def test_the_last_n_commits_survive_folds_and_reopening(path: Path, keep: int) -
             commit_many(heap, 3)
             heap.fold()
             kept = ids(heap)
-            assert kept == list(range(max(1, 21 - 20, heap.last_commit_id - keep + 1), kept[-1] + 1))
+            last = heap.last_commit_id
+            assert kept == list(range(max(1, last - keep + 1), last + 1))
         for commit in kept:
             assert at(path, commit)["n"] == commit
 
@@ -102,7 +103,7 @@ def test_commits_are_kept_by_age(path: Path, monkeypatch: pytest.MonkeyPatch) ->
             commit_many(heap, 1)
             now += 1000
         heap.fold()
-        assert ids(heap) == [3, 4, 5, 6]
+        assert ids(heap) == [4, 5, 6]
         now += 3600
         heap.fold()
         assert ids(heap) == [6], "the last commit is kept, however old"
@@ -275,19 +276,22 @@ def test_a_tag_that_cannot_be_written_changes_nothing(path: Path) -> None:
         with dh.open(path) as heap:
             commit_many(heap, 3)
             heap.tag("old", 1)
+            expected = ["old"]
             for limit in range(0, 60_000, 4096):
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
                 try:
                     heap.tag("new")
+                    expected = ["new", "old"]
                     outcomes.append("tagged")
                     heap.untag("new")
+                    expected = ["old"]
                 except dh.HeapPoisonedError:
                     outcomes.append("poisoned")
                     break
                 except dh.HeapError as error:
                     assert "was not written" in str(error)
                     outcomes.append("refused")
-                    assert list(heap.tags()) == ["old"]
+                    assert list(heap.tags()) == expected
                 finally:
                     infinite = resource.RLIM_INFINITY
                     resource.setrlimit(resource.RLIMIT_FSIZE, (infinite, infinite))
