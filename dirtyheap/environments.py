@@ -4,9 +4,9 @@ The engine refuses to open one file twice in a process, and its locks would brea
 a snapshot beside the writer borrows the writer's environment; without a writer it opens one for
 reading, for as long as the call takes. Whoever opens for writing waits until such calls are over.
 
-A forked child inherits the parent's environments and must never use them: it closes its copy, which
-touches nothing that the parent sees, and opens its own; unless the fork fell into a write, when what
-was inherited is half changed.
+A forked child inherits the parent's environments and must never use them: it closes its copy,
+which touches nothing that the parent sees, and opens its own; unless the fork fell into a write,
+when what was inherited is half changed.
 """
 
 from __future__ import annotations

@@ -379,7 +379,7 @@ class Store:
             ) from error
 
     def _needs(self, txn: lmdb.Transaction, last: Record) -> retention.Needs:
-        """What must stay after a change at the last commit; writes down what is kept from now on."""
+        """What must stay from now on, after a change at the last commit; writes it down."""
         look = self._index(txn)
         oldest = look.oldest_to_keep(last.id, self.keep, time.time())
         txn.put(rows.HISTORY_KEY, rows.pack_history(oldest), db=self._databases.meta)
