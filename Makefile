@@ -60,6 +60,7 @@ bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick 
 	$(PY) benchmarks/bench_commit.py $(ARGS)
 	$(PY) benchmarks/bench_memory.py $(ARGS)
 	$(PY) benchmarks/bench_pages.py $(ARGS)
+	$(PY) benchmarks/bench_history.py $(ARGS)
 
 lint: $(VENV)/installed-lint ## ruff, clang-format, compiler warnings of the binding; check only
 	$(VENV)/bin/ruff check .

@@ -7,7 +7,8 @@ during the save. "append" is the limit: the same bytes appended to a file and fd
 the save; "append x2" flushes twice, as every store must that writes data and then says so; "append
 pages" appends every page that was written to, whole, as a store without diffs would. "dumps" is a
 pickle that goes nowhere: what an application pays that needs no durability. "change" is the time of
-the changes themselves, page faults included.
+the changes themselves, page faults included. A table of its own shows first commits of arrays, with
+their bulk copied ahead of the stop and, for comparison, in one stop.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from common import (
 )
 from heartbeat import Heartbeat
 from stores import STORES, DirtyHeap, Pickle, Store, change
+
+from dirtyheap import precopy
 
 COLUMNS = [
     "records",
@@ -175,13 +178,47 @@ class Limit:
         return time.perf_counter() - start
 
 
+# --- first commits ------------------------------------------------------------------------------
+
+
+def run_first(part: Row) -> Row:
+    """The first commit of so many MiB of arrays."""
+    if part["way"] == "in one stop":
+        precopy.WINDOW_PAGES = 1 << 40  # type: ignore[misc]
+    with tempfile.TemporaryDirectory(dir=part["directory"]) as name:
+        directory = Path(name)
+        store = DirtyHeap(directory)
+        for number in range(0, part["MiB"], 64):
+            array = store.heap.root[number] = store.heap.array((8 << 20,), "u8")
+            array[:] = number
+            array[::512] = range(16384)
+        with Heartbeat(directory) as heartbeat, Limit(directory) as limit:
+            row = watch_save(store, heartbeat, limit)
+        store.close()
+    return {name: part[name] for name in ("MiB", "way")} | row
+
+
+def measure_first(directory: Path, sizes: Sequence[int]) -> None:
+    rows = []
+    for mib in sizes:
+        for way in ("ahead of the stop", "in one stop"):
+            part = {"first": True, "MiB": mib, "way": way, "directory": str(directory)}
+            rows.append(in_fresh_process(__file__, part))
+    print("first commits of arrays")
+    print_table(rows, ["MiB", "way", *(name for name in COLUMNS if name in rows[0])])
+    ahead, one = rows[-2:]
+    judge("stop, ahead of it / in one stop", ahead["stop ms"] / one["stop ms"], 1 / 5)
+    judge("peak of memory / heap", ahead["peak MB"] / mb(ahead["MiB"] << 20), 1 / 5)
+
+
 # --- the whole ------------------------------------------------------------------------------------
 
 
 def main() -> int:
     options = arguments(__doc__ or "")
     if options.part:
-        hand_back(run_part(json.loads(options.part)))
+        part = json.loads(options.part)
+        hand_back(run_first(part) if "first" in part else run_part(part))
         return 0
     facts = header("commit", ["ZODB", "BTrees", "persistent", "lmdb"])
     rows: list[Row] = []
@@ -191,6 +228,7 @@ def main() -> int:
             new = in_fresh_process(__file__, part)
             rows.extend(new)
             print_table(new, COLUMNS)
+        measure_first(directory, [64, 128] if options.quick else [128, 1024])
     largest = max(row["records"] for row in rows)
     print_headline(rows, largest)
     print_limit(rows)

@@ -130,6 +130,10 @@ class Zodb(Store):
     def save(self) -> None:
         transaction.commit()
 
+    def pack(self) -> None:
+        """Drop what is no longer current: into a new file, as FileStorage does it."""
+        self._db.pack()
+
     def close(self) -> None:
         transaction.abort()
         self._connection.close()

@@ -16,7 +16,7 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
@@ -86,6 +86,17 @@ class BaseFiles:
         finally:
             os.close(fd)
         return Extent(number, version, file_bytes, checksum, name)
+
+    def patch(self, extent: Extent, fill: Callable[[int], tuple[int, int]]) -> Extent:
+        """Change a file that the index does not name yet; synced again."""
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._directory / extent.file_name, flags)
+        try:
+            file_bytes, checksum = fill(fd)
+            sync_file(fd)
+        finally:
+            os.close(fd)
+        return replace(extent, file_bytes=file_bytes, checksum=checksum)
 
     def sync(self) -> None:
         """Make the names of the files just written durable."""

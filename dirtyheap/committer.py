@@ -1,5 +1,6 @@
 """The conductor of a commit and of a fold: the order of steps, and what each failure leaves behind.
 
+    pre-copy, when much was written (precopy.py)
     capture (short stop) -> encode -> base files, synced -> one transaction -> settle
 
 Before the transaction is durable every failure puts the dirty set back: nothing is lost. After it,
@@ -18,6 +19,7 @@ from typing import Any, Final
 from ._ffi import check, ffi, lib
 from .base_files import Extent
 from .errors import CommitError, HeapClosedError, HeapPoisonedError
+from .precopy import Precopy
 from .results import Commit
 from .store import Record, Store, body_hash
 from .written_bytes import bytes_written_by_this_thread
@@ -48,9 +50,15 @@ class Committer:
         flight = _Flight(self._ptr, store)
         try:
             stats = flight.take()
-            is_new = store.last is None or stats.pages_count > 0 or note != ""
+            is_new = (
+                store.last is None
+                or stats.pages_count > 0
+                or note != ""
+                or bool(flight.precopy.files)
+            )
             if is_new:
-                flight.files = self._write_rebased(store, flight)
+                flight.precopy.finish(flight.capture)
+                flight.files = self._write_rebased(store, flight) + flight.precopy.files
                 flight.record = flight.describe(stats, note)
                 flight.replaced = store.append(flight.record, flight.chunks, flight.files)
             flight.is_settling = True
@@ -95,7 +103,7 @@ class Committer:
             return
         if flight.capture == ffi.NULL:
             self.poison = ""
-            return
+            return  # before the first file was written
         try:
             durable = flight.record is not None and store.is_durable(flight.record)
         except BaseException as unknown:
@@ -110,7 +118,7 @@ class Committer:
             return
         flight.put_back()
         self.poison = ""
-        store.drop_base(flight.files)
+        store.drop_base(flight.files or flight.precopy.files)
 
     # --- base files --------------------------------------------------------------------------
 
@@ -235,6 +243,7 @@ class _Flight:
         # The core writes the capture's address here itself: no interrupt can come between the
         # moment the dirty set is in flight and the moment we know its address.
         self.capture_out = ffi.new("dh_capture **")
+        self.precopy = Precopy(heap_ptr, store, self.parent_id + 1)
         self.chunks: list[Any] = []
         self.files: list[Extent] = []
         self.replaced: list[Extent] = []
@@ -247,7 +256,8 @@ class _Flight:
         return self.capture_out[0]
 
     def take(self) -> Any:
-        """Capture and encode; returns the statistics."""
+        """Pre-copy, capture and encode; returns the statistics."""
+        self.precopy.run(self.capture_out)
         rc = lib.dh_commit_capture(self._ptr, self.capture_out)
         if rc != 0:
             check(rc, self._ptr)

@@ -186,6 +186,10 @@ class Store:
         """A new base file, durable but for its name: see :meth:`sync_base`."""
         return self._base.write(number, version, fill)
 
+    def patch_base(self, extent: Extent, fill: Any) -> Extent:
+        """Change a base file that no record names yet; see :meth:`write_base`."""
+        return self._base.patch(extent, fill)
+
     def sync_base(self) -> None:
         """Make the names of new base files durable."""
         self._base.sync()

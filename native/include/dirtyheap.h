@@ -127,7 +127,27 @@ int dh_load_finish(dh_heap *heap, const dh_state *state);
 
 /* --- commit: capture, encode, then settle with the outcome ------------------------------------ */
 
-/* STOPS. Take the dirty set into flight and copy its pages once. */
+/* What to do with an extent after dh_stage_take. */
+enum {
+    DH_STAGE_NONE = 0,  /* nothing: a delta is cheaper, or its file holds it already           */
+    DH_STAGE_WRITE = 1, /* dh_extent_write into a new file, then dh_stage_keep                 */
+    DH_STAGE_PATCH = 2  /* dh_extent_patch its staged file, then dh_stage_keep                 */
+};
+
+/* Before the capture of a big commit, as often as it finds something: re-arm all pages and plan
+ * which extents go to base files ahead of the stop. *capture_inout: NULL in the first round, in
+ * which it stays NULL, with a count of 0, unless more than window_pages were written. */
+int dh_stage_round(dh_heap *heap, uint64_t window_pages, dh_capture **capture_inout,
+                   size_t *count_out);
+uint32_t dh_stage_extent(const dh_capture *capture, size_t index);
+/* Copy one extent's written pages; what is to be done with them: DH_STAGE_*. */
+int dh_stage_take(dh_heap *heap, dh_capture *capture, uint32_t extent_no, int *verdict_out);
+/* They are in the file now, which nothing names before the record. */
+int dh_stage_keep(dh_heap *heap, dh_capture *capture, uint32_t extent_no, int fd,
+                  uint64_t file_bytes);
+/* Nonzero when the stop captured something of a staged extent: its file is to be patched. */
+int dh_stage_is_touched(const dh_capture *capture, uint32_t extent_no);
+/* STOPS. Take the dirty set into flight and copy its pages once, beside what was staged. */
 int dh_commit_capture(dh_heap *heap, dh_capture **capture_out);
 /* Compare with the committed image and encode delta chunks of at most chunk_bytes each. */
 int dh_commit_encode(dh_heap *heap, dh_capture *capture, uint64_t parent_id, uint64_t commit_id,
@@ -150,6 +170,9 @@ void dh_commit_failed(dh_heap *heap, dh_capture *capture);
 /* Write one extent's image to fd: the committed one, or (capture != NULL) the captured one. */
 int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
                     int fd, uint64_t *file_bytes_out, uint32_t *checksum_out);
+/* Put the captured pages of an extent into a file that nothing names yet. */
+int dh_extent_patch(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
+                    int fd, uint64_t *file_bytes_inout, uint32_t *checksum_inout);
 /* Map a file just written as the extent's base; what it covers leaves the overlay. */
 int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
                      uint64_t file_bytes, uint32_t checksum);

@@ -51,34 +51,47 @@ void dh_bits_finish(dh_bits *set)
     set->bits_count = 0;
 }
 
-void dh_bits_clear_all(dh_bits *set, uint64_t limit)
+void dh_bits_clear_part(dh_bits *set, uint64_t first, uint64_t limit)
 {
-    DH_ASSERT(limit <= set->bits_count);
-    for (uint64_t i = 0; i < bits_words_for(limit); i++) {
+    DH_ASSERT(first % BITS_PER_WORD == 0 && limit <= set->bits_count);
+    for (uint64_t i = first / BITS_PER_WORD; i < bits_words_for(limit); i++) {
         uint64_t gone = bits_below(set->words[i], i, limit);
         if (gone != 0)
             set->words[i] &= ~gone;
     }
 }
 
-void dh_bits_or(dh_bits *into, const dh_bits *from, uint64_t limit)
+void dh_bits_or_part(dh_bits *into, const dh_bits *from, uint64_t first, uint64_t limit)
 {
+    DH_ASSERT(first % BITS_PER_WORD == 0);
     DH_ASSERT(limit <= into->bits_count && limit <= from->bits_count);
-    for (uint64_t i = 0; i < bits_words_for(limit); i++) {
+    for (uint64_t i = first / BITS_PER_WORD; i < bits_words_for(limit); i++) {
         uint64_t extra = bits_below(from->words[i], i, limit) & ~into->words[i];
         if (extra != 0)
             into->words[i] |= extra;
     }
 }
 
-uint64_t dh_bits_count(const dh_bits *set, uint64_t limit)
+uint64_t dh_bits_count_part(const dh_bits *set, uint64_t first, uint64_t limit)
 {
     uint64_t count = 0;
 
-    DH_ASSERT(limit <= set->bits_count);
-    for (uint64_t i = 0; i < bits_words_for(limit); i++)
+    DH_ASSERT(first % BITS_PER_WORD == 0 && limit <= set->bits_count);
+    for (uint64_t i = first / BITS_PER_WORD; i < bits_words_for(limit); i++)
         count += (uint64_t)__builtin_popcountll(bits_below(set->words[i], i, limit));
     return count;
+}
+
+void dh_bits_clear_all(dh_bits *set, uint64_t limit) { dh_bits_clear_part(set, 0, limit); }
+
+void dh_bits_or(dh_bits *into, const dh_bits *from, uint64_t limit)
+{
+    dh_bits_or_part(into, from, 0, limit);
+}
+
+uint64_t dh_bits_count(const dh_bits *set, uint64_t limit)
+{
+    return dh_bits_count_part(set, 0, limit);
 }
 
 uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit)

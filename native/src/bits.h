@@ -16,6 +16,10 @@ void dh_bits_finish(dh_bits *set);
 void dh_bits_clear_all(dh_bits *set, uint64_t limit);
 void dh_bits_or(dh_bits *into, const dh_bits *from, uint64_t limit);
 uint64_t dh_bits_count(const dh_bits *set, uint64_t limit);
+/* The same over [first, limit); first is a multiple of 64. */
+void dh_bits_clear_part(dh_bits *set, uint64_t first, uint64_t limit);
+void dh_bits_or_part(dh_bits *into, const dh_bits *from, uint64_t first, uint64_t limit);
+uint64_t dh_bits_count_part(const dh_bits *set, uint64_t first, uint64_t limit);
 /* First member >= from, or limit. */
 uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit);
 void dh_bits_set_run(dh_bits *set, uint64_t first, uint64_t count);

@@ -6,157 +6,16 @@
 #include "capture.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "delta.h"
 #include "encode.h"
-
-/* Buffers up to this are kept from one commit to the next: fresh memory costs more than the copy. */
-#define SPARE_PAGES_MAX 16384u
-
-/* --- memory ---------------------------------------------------------------------------------------- */
-
-static void unmap_bytes(dh_capture *capture)
-{
-    if (capture->bytes != NULL)
-        munmap(capture->bytes, capture->pages_room * (size_t)DH_PAGE_BYTES);
-    capture->bytes = NULL;
-}
-
-static int reserve_pages(dh_capture *capture, size_t wanted)
-{
-    if (wanted <= capture->pages_room)
-        return 0;
-    size_t room = wanted + wanted / 4 + 64;
-    dh_pgno *pages = realloc(capture->pages, room * sizeof *pages);
-    if (pages == NULL)
-        return ENOMEM;
-    capture->pages = pages;
-    uint8_t *bytes = mmap(NULL, room * (size_t)DH_PAGE_BYTES, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (bytes == MAP_FAILED)
-        return ENOMEM;
-    memcpy(bytes, capture->bytes ? capture->bytes : bytes,
-           capture->pages_count * (size_t)DH_PAGE_BYTES);
-    unmap_bytes(capture);
-    capture->bytes = bytes;
-    capture->pages_room = room;
-    capture->populated = capture->pages_count;
-    return 0;
-}
-
-/* Touch the pages that the stop is about to write. A kernel without the advice just faults later. */
-static void populate(dh_capture *capture, size_t pages)
-{
-    size_t count = pages < capture->pages_room ? pages : capture->pages_room;
-    if (count <= capture->populated)
-        return;
-    (void)madvise(capture->bytes + capture->populated * (size_t)DH_PAGE_BYTES,
-                  (count - capture->populated) * (size_t)DH_PAGE_BYTES, MADV_POPULATE_WRITE);
-    capture->populated = count;
-}
-
-static void forget_results(dh_capture *capture)
-{
-    for (size_t i = 0; i < capture->chunks_count; i++)
-        free(capture->chunks[i].bytes);
-    free(capture->chunks);
-    free(capture->rebased);
-    capture->chunks = NULL;
-    capture->rebased = NULL;
-    capture->chunks_count = capture->rebased_count = 0;
-    capture->pages_count = capture->freed_count = capture->entries_count = 0;
-    capture->limit = 0;
-    memset(&capture->stats, 0, sizeof capture->stats);
-}
-
-void dhi_capture_free(dh_capture *capture)
-{
-    if (capture == NULL)
-        return;
-    forget_results(capture);
-    unmap_bytes(capture);
-    dh_bits_finish(&capture->flight);
-    dh_bits_finish(&capture->changed);
-    free(capture->pages);
-    free(capture->freed);
-    free(capture->entries);
-    free(capture);
-}
-
-static int capture_new(dh_heap *heap, bool is_commit, dh_capture **capture_out)
-{
-    dh_capture *capture = heap->spare;
-    int rc;
-
-    heap->spare = NULL;
-    if (capture == NULL) {
-        capture = calloc(1, sizeof *capture);
-        if (capture == NULL)
-            return ENOMEM;
-        rc = dh_bits_init(&capture->flight, heap->arena.capacity_pages);
-        if (rc == 0)
-            rc = dh_bits_init(&capture->changed, heap->arena.capacity_pages);
-        if (rc != 0) {
-            dhi_capture_free(capture);
-            return rc;
-        }
-    }
-    capture->is_commit = is_commit;
-    *capture_out = capture;
-    return 0;
-}
-
-/* Keep the buffers for the next capture, or free them. */
-static void recycle(dh_heap *heap, dh_capture *capture)
-{
-    uint64_t limit = capture->limit;
-    if (heap->spare != NULL || capture->pages_room > SPARE_PAGES_MAX) {
-        dhi_capture_free(capture);
-        return;
-    }
-    forget_results(capture);
-    dh_bits_clear_all(&capture->flight, limit);
-    dh_bits_clear_all(&capture->changed, limit);
-    heap->spare = capture;
-}
-
-/* --- looking things up ---------------------------------------------------------------------------------- */
-
-static int compare_pgno(const void *a, const void *b)
-{
-    dh_pgno x = *(const dh_pgno *)a, y = *(const dh_pgno *)b;
-    return (x > y) - (x < y);
-}
-
-const uint8_t *dh_capture_page(const dh_capture *capture, dh_pgno pgno)
-{
-    const dh_pgno *hit = capture->pages_count == 0
-                             ? NULL
-                             : bsearch(&pgno, capture->pages, capture->pages_count,
-                                       sizeof *capture->pages, compare_pgno);
-    return hit == NULL ? NULL : capture->bytes + (size_t)(hit - capture->pages) * DH_PAGE_BYTES;
-}
-
-bool dh_capture_has_freed(const dh_capture *capture, dh_pgno pgno)
-{
-    return capture->freed_count != 0 && bsearch(&pgno, capture->freed, capture->freed_count,
-                                                sizeof *capture->freed, compare_pgno) != NULL;
-}
-
-const dh_captured_entry *dh_capture_entry(const dh_capture *capture, dh_pgno pgno)
-{
-    /* pgno is the first field of an entry */
-    return capture->entries_count == 0 ? NULL
-                                       : bsearch(&pgno, capture->entries, capture->entries_count,
-                                                 sizeof *capture->entries, compare_pgno);
-}
+#include "precopy.h"
 
 /* --- taking (world stopped) ------------------------------------------------------------------------------- */
 
 static int add_page(dh_capture *capture, dh_pgno pgno, const uint8_t *bytes)
 {
-    int rc = reserve_pages(capture, capture->pages_count + 1);
+    int rc = dhi_capture_reserve(capture, capture->pages_count + 1);
     if (rc != 0)
         return rc;
     capture->pages[capture->pages_count] = pgno;
@@ -212,6 +71,7 @@ static int copy_data(dh_heap *heap, dh_capture *capture, const dh_bits *changed)
     while (rc == 0 && (w < limit || c < limit)) {
         dh_pgno pgno = (dh_pgno)(w < c ? w : c);
         bool is_written = w == pgno, is_changed = c == pgno, was_free = true;
+        bool is_staged = dh_bits_test(&capture->staged, pgno);
         unsigned kind = heap->alloc.kind[pgno];
         bool is_free = kind == DH_KIND_FREE || kind == DH_KIND_PINNED;
 
@@ -220,9 +80,10 @@ static int copy_data(dh_heap *heap, dh_capture *capture, const dh_bits *changed)
             dh_table_read(&heap->table, pgno, &committed);
             was_free = committed.kind == DH_KIND_FREE;
         }
-        if (!is_free && kind != DH_KIND_RESERVED && (is_written || was_free))
+        if (!is_free && kind != DH_KIND_RESERVED && (is_written || (was_free && !is_staged)))
             rc = add_page(capture, pgno, dh_arena_page(&heap->arena, pgno));
-        else if (is_free && is_changed && !was_free)
+        else if (is_free && is_changed &&
+                 (!was_free || (is_staged && dhi_is_staged(capture, dh_extent_of(pgno)))))
             rc = add_freed(capture, pgno);
         if (is_written)
             w = dh_bits_next(written, w + 1, limit);
@@ -281,6 +142,7 @@ static void note_state(const dh_heap *heap, dh_capture *capture)
 static void put_all_back(dh_heap *heap, dh_capture *capture)
 {
     dh_watch_put_back(heap->watch, heap->commit_cursor, &capture->flight, capture->limit);
+    dh_watch_put_back(heap->watch, heap->commit_cursor, &capture->staged, capture->limit);
     dh_bits_or(&heap->alloc.changed, &capture->changed, capture->limit);
 }
 
@@ -288,8 +150,10 @@ static int take_for_commit(dh_heap *heap, dh_capture *capture)
 {
     dh_alloc *alloc = &heap->alloc;
     uint64_t scan_began_ns = dhi_clock_ns();
-    int rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages, &capture->stats.scanned_pages_count);
+    uint64_t scanned = 0;
+    int rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages, &scanned);
 
+    capture->stats.scanned_pages_count += scanned;
     capture->stats.scan_ns = dhi_clock_ns() - scan_began_ns;
     if (rc != 0)
         return dhi_fail(heap, rc,
@@ -302,12 +166,9 @@ static int take_for_commit(dh_heap *heap, dh_capture *capture)
     rc = copy_data(heap, capture, &capture->changed);
     if (rc == 0)
         rc = copy_table(heap, capture, &capture->changed);
-    if (rc != 0) {
-        put_all_back(heap, capture);
-        return rc;
-    }
-    dh_alloc_cool(heap, &capture->changed, capture->limit);
-    return 0;
+    if (rc == 0)
+        dh_alloc_cool(heap, &capture->changed, capture->limit);
+    return rc;
 }
 
 static int take_for_savepoint(dh_heap *heap, dh_capture *capture)
@@ -338,13 +199,13 @@ static int prepare(dh_heap *heap, dh_capture *capture)
     uint64_t expected = 64;
     if (dh_watch_tracker(heap->watch) != DH_TRACKER_COMPARE)
         (void)dh_watch_peek(heap->watch, heap->arena.hwm_pages, count_run, &expected);
-    int rc = reserve_pages(capture, expected);
+    int rc = dhi_capture_reserve(capture, expected);
     if (rc == 0)
-        populate(capture, expected);
+        dhi_capture_populate(capture, expected);
     return rc;
 }
 
-static int check_running(const dh_heap *heap)
+int dhi_check_running(const dh_heap *heap)
 {
     if (heap->is_forked)
         return dhi_fail(heap, DH_E_FORKED,
@@ -355,11 +216,11 @@ static int check_running(const dh_heap *heap)
 
 static int capture_take(dh_heap *heap, bool is_commit, dh_capture **capture_out)
 {
-    dh_capture *capture;
-    int rc = check_running(heap);
+    dh_capture *capture = is_commit ? heap->in_flight : NULL; /* with what was staged */
+    int rc = dhi_check_running(heap);
 
-    if (rc == 0)
-        rc = capture_new(heap, is_commit, &capture);
+    if (rc == 0 && capture == NULL)
+        rc = dhi_capture_new(heap, is_commit, &capture);
     if (rc != 0)
         return rc;
     rc = prepare(heap, capture);
@@ -367,15 +228,17 @@ static int capture_take(dh_heap *heap, bool is_commit, dh_capture **capture_out)
         dhi_world_stop(heap);
         uint64_t stop_began_ns = dhi_clock_ns();
         rc = is_commit ? take_for_commit(heap, capture) : take_for_savepoint(heap, capture);
+        if (rc != 0 && is_commit)
+            put_all_back(heap, capture);
         capture->stats.stop_ns = dhi_clock_ns() - stop_began_ns;
         dhi_world_resume(heap);
     }
-    if (rc != 0) {
-        recycle(heap, capture);
-        return rc;
+    if (rc == 0) {
+        *capture_out = capture;
+    } else if (capture != heap->in_flight) { /* else dh_commit_failed is still to come */
+        dhi_capture_recycle(heap, capture);
     }
-    *capture_out = capture;
-    return 0;
+    return rc;
 }
 
 int dh_commit_capture(dh_heap *heap, dh_capture **capture_out)
@@ -391,7 +254,7 @@ int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out)
     return capture_take(heap, false, savepoint_out);
 }
 
-void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint) { recycle(heap, savepoint); }
+void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint) { dhi_capture_recycle(heap, savepoint); }
 
 static int settle_entry(dh_heap *heap, const dh_capture *capture, const dh_delta_entry *entry,
                         const uint8_t *payload)
@@ -444,7 +307,7 @@ int dh_commit_done(dh_heap *heap, dh_capture **capture_inout)
     settle_table(heap, capture);
     heap->committed = capture->state;
     *capture_inout = heap->in_flight = NULL;
-    recycle(heap, capture);
+    dhi_capture_recycle(heap, capture);
     dhi_capture_free(heap->empty);
     heap->empty = NULL;
     return 0;
@@ -456,7 +319,7 @@ void dh_commit_failed(dh_heap *heap, dh_capture *capture)
     put_all_back(heap, capture);
     dhi_world_resume(heap);
     heap->in_flight = NULL;
-    recycle(heap, capture);
+    dhi_capture_recycle(heap, capture);
 }
 
 int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out)

@@ -16,6 +16,7 @@
 
 #include "crc32c.h"
 #include "delta.h"
+#include "precopy.h"
 
 /* A rebase costs a file and two syncs: not worth it for less. */
 #define REBASE_BYTES_MIN (1024u * 1024u)
@@ -109,6 +110,16 @@ static int encode_page(encoder *enc, dh_pgno pgno, const uint8_t *bytes)
     return add_entry(enc, &entry);
 }
 
+/* A freed page of a staged extent: its file will be patched. */
+static void count_freed_staged(encoder *enc, dh_pgno pgno)
+{
+    dh_table_entry committed;
+    dh_table_read(&enc->heap->table, pgno, &committed);
+    dhi_stats_unstage(enc->heap, enc->capture, pgno, &enc->stats);
+    enc->stats.pages_count += committed.kind != DH_KIND_FREE;
+    enc->stats.data_pages_count += committed.kind != DH_KIND_FREE;
+}
+
 /* Freed pages of extents up to this one. */
 static int encode_freed(encoder *enc, uint32_t extent_no)
 {
@@ -117,6 +128,10 @@ static int encode_freed(encoder *enc, uint32_t extent_no)
     while (rc == 0 && enc->freed_next < enc->freed_end &&
            dh_extent_of(capture->freed[enc->freed_next]) <= extent_no) {
         dh_delta_entry entry = {capture->freed[enc->freed_next++], 0, 0, DH_PAGE_FREED};
+        if (dhi_is_staged(capture, dh_extent_of(entry.pgno))) {
+            count_freed_staged(enc, entry.pgno);
+            continue;
+        }
         rc = add_entry(enc, &entry);
         enc->stats.pages_count++;
         enc->stats.data_pages_count++;
@@ -169,6 +184,21 @@ static int add_rebased(encoder *enc, uint32_t extent_no)
     return 0;
 }
 
+bool dh_rebase_is_cheaper(const dh_capture *capture, uint32_t extent_no, uint64_t changed_bytes)
+{
+    return changed_bytes >= REBASE_BYTES_MIN &&
+           changed_bytes * 2 > extent_used_bytes(capture, extent_no);
+}
+
+static int count_staged(encoder *enc, size_t from, size_t to)
+{
+    const dh_capture *capture = enc->capture;
+    for (size_t i = from; i < to; i++)
+        dhi_stats_restage(enc->heap, capture, capture->pages[i],
+                          capture->bytes + i * (size_t)DH_PAGE_BYTES, &enc->stats);
+    return 0;
+}
+
 /* Captured pages [from, to) lie in one extent. */
 static int encode_extent(encoder *enc, size_t from, size_t to)
 {
@@ -181,12 +211,14 @@ static int encode_extent(encoder *enc, size_t from, size_t to)
 
     if (rc == 0)
         rc = encode_freed(enc, extent_no);
+    if (rc == 0 && dhi_is_staged(capture, extent_no))
+        return count_staged(enc, from, to); /* the file is patched instead */
     for (size_t i = from; rc == 0 && i < to; i++)
         rc = encode_page(enc, capture->pages[i], capture->bytes + i * DH_PAGE_BYTES);
     if (rc != 0)
         return rc;
     uint64_t changed = enc->stats.changed_bytes - changed_before;
-    if (changed >= REBASE_BYTES_MIN && changed * 2 > extent_used_bytes(capture, extent_no)) {
+    if (dh_rebase_is_cheaper(capture, extent_no, changed)) {
         enc->entries.size = entries_size;
         enc->payload.size = payload_size;
         enc->entries_count = entries_count;

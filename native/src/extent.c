@@ -11,14 +11,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "capture.h"
 #include "crc32c.h"
+#include "extent.h"
 
 #define TRAILER_MAGIC 0x3154584559524844u /* "DHRYEXT1" */
-#define TRAILER_HEAD_BYTES 24u
 #define WRITE_PAGES 256u
-
-static size_t trailer_bytes(uint32_t pages) { return TRAILER_HEAD_BYTES + pages * 4u + 4u; }
 
 static uint32_t extent_pages(const dh_state *state, uint32_t extent_no)
 {
@@ -44,11 +41,11 @@ static const uint8_t *page_to_write(const dh_heap *heap, const dh_capture *captu
     return bytes != NULL ? bytes : dh_image_read(heap, pgno, scratch);
 }
 
-static int write_all(int fd, const uint8_t *bytes, size_t size)
+int dhi_write_at(int fd, const uint8_t *bytes, size_t size, uint64_t place)
 {
     while (size > 0) {
         int fault = dhi_fault("extent.write");
-        ssize_t n = fault != 0 ? (errno = fault, -1) : write(fd, bytes, size);
+        ssize_t n = fault != 0 ? (errno = fault, -1) : pwrite(fd, bytes, size, (off_t)place);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -56,6 +53,7 @@ static int write_all(int fd, const uint8_t *bytes, size_t size)
         if (n == 0)
             return EIO;
         bytes += n;
+        place += (size_t)n;
         size -= (size_t)n;
     }
     return 0;
@@ -101,12 +99,28 @@ static int write_pages(const dh_heap *heap, const dh_capture *capture, uint32_t 
         uint32_t count = pages - from < WRITE_PAGES ? pages - from : WRITE_PAGES;
         size_t size = count * (size_t)DH_PAGE_BYTES;
         if (gather_pages(heap, capture, extent_no, from, count, buffer, checksums))
-            rc = write_all(fd, buffer, size);
-        else if (lseek(fd, (off_t)size, SEEK_CUR) < 0) /* a hole: free pages */
-            rc = errno;
+            rc = dhi_write_at(fd, buffer, size, from * (uint64_t)DH_PAGE_BYTES);
+        /* else a hole: free pages */
     }
     free(buffer);
     return rc;
+}
+
+void dhi_trailer_head(uint8_t *trailer, uint64_t version, uint32_t extent_no, uint32_t pages)
+{
+    uint64_t magic = TRAILER_MAGIC;
+    memcpy(trailer, &magic, 8);
+    memcpy(trailer + 8, &version, 8);
+    memcpy(trailer + 16, &extent_no, 4);
+    memcpy(trailer + 20, &pages, 4);
+}
+
+uint32_t dhi_trailer_seal(uint8_t *trailer, uint32_t pages)
+{
+    size_t size = dh_trailer_bytes(pages);
+    uint32_t checksum = dh_crc32c(0, trailer, size - 4);
+    memcpy(trailer + size - 4, &checksum, 4);
+    return checksum;
 }
 
 int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
@@ -115,22 +129,16 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
     uint32_t pages =
         trim_pages(heap, capture, extent_no,
                    extent_pages(capture ? &capture->state : &heap->committed, extent_no));
-    size_t size = trailer_bytes(pages);
+    size_t size = dh_trailer_bytes(pages);
     uint8_t *trailer = malloc(size);
-    uint64_t magic = TRAILER_MAGIC;
 
     if (trailer == NULL)
         return ENOMEM;
-    memcpy(trailer, &magic, 8);
-    memcpy(trailer + 8, &version, 8);
-    memcpy(trailer + 16, &extent_no, 4);
-    memcpy(trailer + 20, &pages, 4);
-    int rc = write_pages(heap, capture, extent_no, pages, fd, trailer + TRAILER_HEAD_BYTES);
+    dhi_trailer_head(trailer, version, extent_no, pages);
+    int rc = write_pages(heap, capture, extent_no, pages, fd, trailer + DH_TRAILER_HEAD_BYTES);
     if (rc == 0) {
-        uint32_t checksum = dh_crc32c(0, trailer, size - 4);
-        memcpy(trailer + size - 4, &checksum, 4);
-        rc = write_all(fd, trailer, size);
-        *checksum_out = checksum;
+        *checksum_out = dhi_trailer_seal(trailer, pages);
+        rc = dhi_write_at(fd, trailer, size, pages * (uint64_t)DH_PAGE_BYTES);
         *file_bytes_out = pages * (uint64_t)DH_PAGE_BYTES + size;
     }
     free(trailer);
@@ -139,19 +147,18 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
 
 /* --- mapping and checking ------------------------------------------------------------------------ */
 
-/* Read and check the trailer. The caller frees *trailer_out. */
-static int read_trailer(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
-                        uint64_t file_bytes, uint32_t expected, uint8_t **trailer_out,
-                        uint32_t *pages_out)
+int dhi_trailer_read(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
+                     uint64_t file_bytes, uint32_t expected, uint8_t **trailer_out,
+                     uint32_t *pages_out)
 {
-    uint64_t pages = file_bytes >= TRAILER_HEAD_BYTES + 4
-                         ? (file_bytes - TRAILER_HEAD_BYTES - 4) / (DH_PAGE_BYTES + 4)
+    uint64_t pages = file_bytes >= DH_TRAILER_HEAD_BYTES + 4
+                         ? (file_bytes - DH_TRAILER_HEAD_BYTES - 4) / (DH_PAGE_BYTES + 4)
                          : UINT64_MAX;
     if (pages > DH_EXTENT_PAGES ||
-        pages * DH_PAGE_BYTES + trailer_bytes((uint32_t)pages) != file_bytes)
+        pages * DH_PAGE_BYTES + dh_trailer_bytes((uint32_t)pages) != file_bytes)
         return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u: %llu bytes is no extent",
                         extent_no, (unsigned long long)file_bytes);
-    size_t size = trailer_bytes((uint32_t)pages);
+    size_t size = dh_trailer_bytes((uint32_t)pages);
     uint8_t *trailer = malloc(size);
     if (trailer == NULL)
         return ENOMEM;
@@ -215,7 +222,7 @@ int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd
 {
     uint8_t *trailer;
     uint32_t pages;
-    int rc = read_trailer(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
+    int rc = dhi_trailer_read(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
     if (rc != 0)
         return rc;
     free(trailer);
@@ -271,10 +278,10 @@ int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, 
     int rc;
 
     DH_ASSERT(heap->phase == DH_LOADING);
-    rc = read_trailer(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
+    rc = dhi_trailer_read(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
     if (rc != 0)
         return rc;
-    rc = read_pages(heap, extent_no, fd, pages, trailer + TRAILER_HEAD_BYTES);
+    rc = read_pages(heap, extent_no, fd, pages, trailer + DH_TRAILER_HEAD_BYTES);
     free(trailer);
     return rc != 0 ? rc : map_view(heap, extent_no, version, fd, pages);
 }

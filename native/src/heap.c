@@ -10,11 +10,20 @@
 #include "capture.h"
 #include "dict.h"
 #include "heap.h"
+#include "precopy.h"
 
 #define CAPACITY_BYTES_MAX ((uint64_t)1 << 42) /* 4 TiB: page numbers have 31 bits, with room */
 #define CAPACITY_BYTES_MIN ((uint64_t)1 << 20)
 
-static bool page_is_image(void *context, dh_pgno pgno) { return dh_image_same(context, pgno); }
+/* While a commit is under way its staged files are what was taken last. */
+static bool page_is_image(void *context, dh_pgno pgno)
+{
+    const dh_heap *heap = context;
+    const uint8_t *staged = heap->in_flight ? dhi_staged_page(heap->in_flight, pgno) : NULL;
+    if (staged == NULL)
+        return dh_image_same(heap, pgno);
+    return memcmp(staged, dh_arena_page(&heap->arena, pgno), DH_PAGE_BYTES) == 0;
+}
 
 /* Async-signal-safe: the child may have been forked from any thread. */
 static void fork_child(void *context)

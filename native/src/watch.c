@@ -234,24 +234,46 @@ void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count)
     watch_leave(watch);
 }
 
-void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
+void dh_watch_take_part(dh_watch *watch, int cursor, dh_bits *into, uint64_t first, uint64_t limit)
 {
     dh_bits *pages;
 
     if (!watch_enter(watch))
         return;
     pages = watch_cursor(watch, cursor);
-    dh_bits_or(into, pages, limit);
-    dh_bits_clear_all(pages, limit);
+    dh_bits_or_part(into, pages, first, limit);
+    dh_bits_clear_part(pages, first, limit);
+    watch_leave(watch);
+}
+
+void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
+{
+    dh_watch_take_part(watch, cursor, into, 0, limit);
+}
+
+void dh_watch_put_back_part(dh_watch *watch, int cursor, const dh_bits *from, uint64_t first,
+                            uint64_t limit)
+{
+    if (!watch_enter(watch))
+        return;
+    dh_bits_or_part(watch_cursor(watch, cursor), from, first, limit);
     watch_leave(watch);
 }
 
 void dh_watch_put_back(dh_watch *watch, int cursor, const dh_bits *from, uint64_t limit)
 {
+    dh_watch_put_back_part(watch, cursor, from, 0, limit);
+}
+
+uint64_t dh_watch_count(dh_watch *watch, int cursor, uint64_t limit)
+{
+    uint64_t count;
+
     if (!watch_enter(watch))
-        return;
-    dh_bits_or(watch_cursor(watch, cursor), from, limit);
+        return 0;
+    count = dh_bits_count(watch_cursor(watch, cursor), limit);
     watch_leave(watch);
+    return count;
 }
 
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)

@@ -82,6 +82,12 @@ void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count);
 void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
 /* OR pages back into one cursor (a flight that failed). */
 void dh_watch_put_back(dh_watch *watch, int cursor, const dh_bits *from, uint64_t limit);
+/* The same for pages [first, limit) only; first is a multiple of 64. */
+void dh_watch_take_part(dh_watch *watch, int cursor, dh_bits *into, uint64_t first, uint64_t limit);
+void dh_watch_put_back_part(dh_watch *watch, int cursor, const dh_bits *from, uint64_t first,
+                            uint64_t limit);
+/* How many of the pages [0, limit) are in the cursor. */
+uint64_t dh_watch_count(dh_watch *watch, int cursor, uint64_t limit);
 /* OR the cursor's pages into *into and keep them. */
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
 /* The memory now in the arena is the committed one: start clean, all cursors empty. */

@@ -47,6 +47,27 @@ static void set_some(dh_bits *set, bool *m)
     m[one] = false;
 }
 
+/* [first, limit) only, which may be empty. */
+static void change_a_part(dh_bits *set, const dh_bits *other)
+{
+    uint64_t first = 64 * check_random_below(BITS_COUNT / 64);
+    uint64_t limit = check_random_below(BITS_COUNT + 1), count = 0;
+
+    if (check_random_below(3) == 0) {
+        dh_bits_or_part(set, other, first, limit);
+        for (uint64_t i = first; i < limit; i++)
+            model[i] |= other_model[i];
+    }
+    if (check_random_below(5) == 0) {
+        dh_bits_clear_part(set, first, limit);
+        for (uint64_t i = first; i < limit; i++)
+            model[i] = false;
+    }
+    for (uint64_t i = first; i < limit; i++)
+        count += model[i];
+    CHECK_EQ(dh_bits_count_part(set, first, limit), count);
+}
+
 static void random_operations_agree_with_the_model(void)
 {
     dh_bits set, other;
@@ -68,6 +89,7 @@ static void random_operations_agree_with_the_model(void)
             dh_bits_clear_all(&set, limit);
             memset(model, false, limit);
         }
+        change_a_part(&set, &other);
         check_same(&set, model);
         check_same(&other, other_model);
     }
