@@ -1,10 +1,11 @@
 """Ten thousand commits of a steady workload: does anything grow, and what is written in all?
 
-200,000 records; each commit changes 100 at random, inserts 5 and deletes 5. Along the way: blocks of
-the directory, private memory of the process, the median time of a commit, the time that opening
+200,000 records; each commit changes 100 at random, inserts 5 and deletes 5. Along the way: blocks
+of the directory, private memory of the process, the median time of a commit, the time that opening
 takes (a copy of the directory, in a fresh process, the best of three). "all written" is everything
-that the process has passed to write calls since the first commit, folds included. ZODB does the same
-work in a FileStorage, with a pack after each commit in which the heap folded. One picture is drawn.
+that the process has passed to write calls since the first commit, folds included. ZODB does the
+same work in a FileStorage, with a pack after each commit in which the heap folded. One picture is
+drawn.
 """
 
 from __future__ import annotations
@@ -182,7 +183,11 @@ def run_open(part: Row) -> float:
 def run_zodb(part: Row) -> Row:
     store = Zodb(Path(part["directory"]))
     store.build(part["records"])
-    work, course, packs = ZodbWork(store.records, part["records"]), Course(store), set(part["folds"])
+    work, course, packs = (
+        ZodbWork(store.records, part["records"]),
+        Course(store),
+        set(part["folds"]),
+    )
     for number in range(1, part["commits"] + 1):
         work.step()
         course.save()

@@ -254,7 +254,10 @@ int dh_savepoint_take(dh_heap *heap, dh_capture **savepoint_out)
     return capture_take(heap, false, savepoint_out);
 }
 
-void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint) { dhi_capture_recycle(heap, savepoint); }
+void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint)
+{
+    dhi_capture_recycle(heap, savepoint);
+}
 
 static int settle_entry(dh_heap *heap, const dh_capture *capture, const dh_delta_entry *entry,
                         const uint8_t *payload)

@@ -99,8 +99,7 @@ int dh_extent_patch(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
     if (rc == 0) {
         dhi_trailer_head(file.trailer, version, extent_no, file.pages);
         *checksum_inout = dhi_trailer_seal(file.trailer, file.pages);
-        *file_bytes_inout =
-            file.pages * (uint64_t)DH_PAGE_BYTES + dh_trailer_bytes(file.pages);
+        *file_bytes_inout = file.pages * (uint64_t)DH_PAGE_BYTES + dh_trailer_bytes(file.pages);
         rc = dhi_write_at(fd, file.trailer, dh_trailer_bytes(file.pages),
                           file.pages * (uint64_t)DH_PAGE_BYTES);
     }

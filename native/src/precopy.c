@@ -44,8 +44,8 @@ static dh_staged_extent *staged_find(const dh_capture *capture, uint32_t extent_
 static int staged_make(dh_capture *capture, uint32_t extent_no, dh_staged_extent **staged_out)
 {
     size_t place = staged_place(capture, extent_no);
-    dh_staged_extent *items = realloc(capture->staged_extents,
-                                      (capture->staged_count + 1) * sizeof *items);
+    dh_staged_extent *items =
+        realloc(capture->staged_extents, (capture->staged_count + 1) * sizeof *items);
     if (items == NULL)
         return ENOMEM;
     memmove(items + place + 1, items + place, (capture->staged_count - place) * sizeof *items);
@@ -137,9 +137,9 @@ static int make_plan(dh_capture *capture, const dh_bits *written)
             dh_bits_count_part(written, first, end < capture->limit ? end : capture->limit);
         uint32_t extent_no = dh_extent_of((dh_pgno)first);
         const dh_staged_extent *staged = staged_find(capture, extent_no);
-        if (pages > 0 && (staged != NULL ? staged->view != NULL
-                                         : dh_rebase_is_cheaper(capture, extent_no,
-                                                                pages * DH_PAGE_BYTES)))
+        if (pages > 0 &&
+            (staged != NULL ? staged->view != NULL
+                            : dh_rebase_is_cheaper(capture, extent_no, pages * DH_PAGE_BYTES)))
             rc = add_to_plan(capture, extent_no);
     }
     return rc;

@@ -114,7 +114,7 @@ def test_some_hundred_commits_keep_a_heap_flat(tmp_path: Path) -> None:
         if number % 25 == 24:  # by itself it comes after more than this test makes
             heap.fold()
 
-    run(tmp_path / "heap", records=3000, commits=900, fold=fold)
+    run(tmp_path / "heap", records=3000, commits=450, fold=fold)
 
 
 @pytest.mark.soak

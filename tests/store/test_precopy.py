@@ -145,7 +145,9 @@ def test_a_staged_commit_is_one_cut(path: Path, tracker: str, no_window: None) -
     assert contents(path) == expected
 
 
-def test_a_staged_commit_tells_the_same_figures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_staged_commit_tells_the_same_figures(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figures: list[list[Any]] = []
     for window in (0, precopy.WINDOW_PAGES):
         monkeypatch.setattr(precopy, "WINDOW_PAGES", window)
@@ -176,7 +178,8 @@ def test_small_commits_are_not_staged(path: Path) -> None:
 
 POINTS = [
     ("extent.write", errno.EIO), ("extent.write", errno.ENOSPC), ("watch.scan", errno.EIO),
-    ("watch.scan", lib.DH_E_WATCH), ("commit.encode", errno.ENOMEM), ("arena.reserve", errno.ENOMEM),
+    ("watch.scan", lib.DH_E_WATCH), ("commit.encode", errno.ENOMEM),
+    ("arena.reserve", errno.ENOMEM),
 ]  # fmt: skip
 
 

@@ -52,9 +52,7 @@ heap.close()
 
 
 def test_the_memory_touched_follows_the_pages_written(tmp_path: Path) -> None:
-    small, large = (
-        json.loads(run_ok(SCRIPT, tmp_path / f"heap {mib}", mib)) for mib in (16, 256)
-    )
+    small, large = (json.loads(run_ok(SCRIPT, tmp_path / f"heap {mib}", mib)) for mib in (16, 256))
     print(small, large)
     for verb in ("rollback", "commit"):
         few, many = f"{verb} of 10", f"{verb} of 3000"
