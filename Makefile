@@ -45,7 +45,7 @@ test-native: ## tests of the C core: plain, then ASan + UBSan
 test-python: $(VENV)/installed-test ## pytest without the soak tests
 	$(PYTEST) -m "not soak" $(ARGS) .
 
-soak: $(VENV)/installed-test ## the long tests: thousands of kills, an hour's worth of overwriting
+soak: $(VENV)/installed-test ## the long tests: thousands of kills and power failures, an hour's overwriting
 	$(PYTEST) -m soak $(ARGS) .
 
 bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick for seconds
