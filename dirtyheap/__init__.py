@@ -26,7 +26,7 @@ from .heap import Heap, open
 from .pickled import Pickled
 from .probe import ProbeResult, probe
 from .records import asdict, field, record
-from .results import CollectStats, Commit, HeapStats, Pending, VerifyReport
+from .results import CollectStats, Commit, HeapStats, Pending, Problem, VerifyReport
 from .scalars import Unknown, register
 
 __version__ = "0.1.0"
@@ -50,6 +50,7 @@ __all__ = [
     "Pending",
     "Pickled",
     "ProbeResult",
+    "Problem",
     "ReadOnlyError",
     "Record",
     "RecordClassError",

@@ -61,17 +61,60 @@ class CollectStats:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """A walk over everything reachable: ``problems`` is 0 in a sound heap."""
+class Problem:
+    """Something that is wrong with a heap.
 
+    Attributes:
+        path: what is damaged: by how it is reached from the root (``root['users'][17]['name']``),
+            or a file or row of the heap's directory (``base/...``, ``deltas[12]``).
+        what: in a few words.
+        where: page and offset, chunk, or extent.
+    """
+
+    path: str
+    what: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}" + (f" ({self.where})" if self.where else "")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What :meth:`Heap.verify` or :func:`verify` found.
+
+    Attributes:
+        problems: the first of them; empty in a sound heap.
+        problems_count: all of them.
+        containers, cells: reached from the root and from containers that Python holds.
+        unreachable_cells, unreachable_bytes: allocated and not reached: no problem, a collection
+            frees them.
+        pages: that hold something.
+        commits: that can be opened.
+        bytes: of files and deltas that were read and held against their checksums.
+        duration_ns: how long it took.
+    """
+
+    problems: tuple[Problem, ...]
+    problems_count: int
+    containers: int
     cells: int
-    problems: int
-    first_problem: str
+    unreachable_cells: int
+    unreachable_bytes: int
+    pages: int
+    commits: int
+    bytes: int
+    duration_ns: int
 
     @property
     def ok(self) -> bool:
         """True when nothing is wrong."""
-        return self.problems == 0
+        return self.problems_count == 0
+
+    @property
+    def first_problem(self) -> str:
+        """The first problem in one line; empty when there is none."""
+        return str(self.problems[0]) if self.problems else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,8 +196,69 @@ int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out);
 int dh_collect(dh_heap *heap, dh_collect_stats *stats_out);
 /* Say that bytes of the arena changed in a way the kernel cannot see. */
 int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size);
-/* STOPS. Walk every reachable structure; problems_out counts, error text names the first. */
+
+/* --- verify: everything held against the rules ------------------------------------------------- */
+
+typedef struct dh_verify dh_verify;
+typedef struct {
+    uint64_t containers_count;        /* reached, of these                                    */
+    uint64_t cells_count;             /* reached                                              */
+    uint64_t cells_bytes;             /* their room                                           */
+    uint64_t unreachable_cells_count; /* allocated and not reached: what a collection would free */
+    uint64_t unreachable_bytes;
+    uint64_t allocated_cells_count; /* what cells_count can come to                   */
+    uint64_t pages_count;           /* pages of the arena that hold something              */
+    uint64_t problems_count;        /* also those beyond the ones that are kept            */
+} dh_verify_stats;
+
+int dh_verify_new(dh_heap *heap, dh_verify **verify_out);
+void dh_verify_free(dh_verify *verify);
+/* Before the run: a page whose stored bytes are wrong, or gone; the walk names what stands there. */
+void dh_verify_bad_page(dh_verify *verify, uint32_t pgno, int is_missing);
+/* STOPS. The allocator, clean pages against their committed image, all that root and handles reach.
+ * Goes on for about cells_max cells and may be called again: then the heap must not change in
+ * between. Problems are no failure: 0, ENOMEM or DH_E_FORKED, DH_E_WATCH. */
+int dh_verify_run(dh_verify *verify, uint64_t cells_max, int *is_done_out);
+void dh_verify_stats_read(const dh_verify *verify, dh_verify_stats *stats_out);
+/* One of the problems that were kept: where in the graph, what, where in the arena. DH_E_ABSENT
+ * beyond the last. The texts live as long as the run. */
+int dh_verify_problem_read(const dh_verify *verify, size_t index, const char **path_out,
+                           const char **what_out, const char **where_out);
+/* STOPS. The same in one call; error text names the first problem. */
 int dh_check(dh_heap *heap, uint64_t *cells_out, uint64_t *problems_out);
+
+/* A base file by its trailer and, page by page, its checksums; no heap is needed. 0: *bad_count_out
+ * pages are wrong, the first max_count of them in bad_out. DH_E_CORRUPT: the file as a whole is no
+ * version of that extent, text_out says why. Else an errno. */
+int dh_base_check(int fd, uint64_t file_bytes, uint32_t extent_no, uint64_t version,
+                  uint32_t checksum, uint32_t *bad_out, size_t max_count, size_t *bad_count_out,
+                  char *text_out, size_t text_size);
+
+/* Deltas played back over base files without a heap: every page that they touch, at the commit come
+ * to. Memory: 4 KiB for each. Commits in ascending order; base files of a version before its deltas. */
+typedef struct dh_replay dh_replay;
+int dh_replay_new(dh_replay **replay_out);
+void dh_replay_free(dh_replay *replay);
+/* From now on an extent rests on this file (fd may be closed), or on nothing (-1); what was played
+ * back of it is forgotten. file_pages: what the file is said to hold; less is mapped if it is short. */
+int dh_replay_base(dh_replay *replay, uint32_t extent_no, uint64_t version, int fd,
+                   uint32_t file_pages);
+/* Every delta up to here is in base files: forget the pages. */
+void dh_replay_fold(dh_replay *replay);
+/* Apply one chunk of a commit. 0, also where pages came out wrong: see dh_replay_bad_read.
+ * DH_E_CORRUPT: it cannot be read, or is another commit's, and text_out says so. */
+int dh_replay_chunk(dh_replay *replay, uint64_t commit_id, uint32_t chunk_index,
+                    const uint8_t *bytes, size_t size, char *text_out, size_t text_size);
+/* Page and commit of the index-th wrong result since the last fold; DH_E_ABSENT beyond the last that
+ * was kept. A wrong page is told once until a whole page mends it. */
+int dh_replay_bad_read(const dh_replay *replay, size_t index, uint32_t *pgno_out,
+                       uint64_t *commit_out);
+uint64_t dh_replay_bad_count(const dh_replay *replay);
+uint64_t dh_replay_pages_count(const dh_replay *replay);
+/* Move what was replayed, bases and pages, into a heap that is being loaded, wrong pages too: to look
+ * at what is left of a damaged heap. Base files are mapped: what is not touched costs nothing. The
+ * replay can only be freed then. */
+int dh_replay_show(dh_replay *replay, dh_heap *heap);
 /* fds that must not live on in a forked child (the writer lock). */
 int dh_fork_guard_fd(dh_heap *heap, int fd);
 /* A descriptor that only the process that opened it may close: in a forked child the fork guard has

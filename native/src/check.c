@@ -1,10 +1,8 @@
-/* check.c -- walk everything that can be reached and hold it against the rules.
+/* check.c -- the rules of one cell: what a reference of each type must lead to.
  *
- * A second traversal beside mark.c that knows the types: every ref must lead to an allocated cell
- * of the right content, every container must pass its own check. Must change nothing.
+ * Every container passes its own check here, every value is read once. Which cells there are, how
+ * they hang together and how a problem is named is for verify_walk.c. Must change nothing.
  */
-#include <stdlib.h>
-
 #include "array.h"
 #include "buffer.h"
 #include "deque.h"
@@ -12,62 +10,15 @@
 #include "dict_shape.h"
 #include "ext.h"
 #include "list.h"
-#include "mark.h"
 #include "record.h"
 #include "set.h"
 #include "sorted.h"
+#include "verify.h"
 
-typedef struct {
-    dh_heap *heap;
-    dh_mark seen; /* only its bits are used */
-    dh_word *stack;
-    size_t count, room;
-    uint64_t cells_count, problems_count;
-    char first_problem[sizeof((dh_heap *)0)->error_text];
-    int rc;
-} checker;
-
-static bool type_is_raw(dh_type type)
+bool dhi_type_is_raw(dh_type type)
 {
     return type == DH_T_STR || type == DH_T_BYTES || type == DH_T_FLOAT || type == DH_T_BIGINT ||
            type == DH_T_EXT || type == DH_T_BUCKET || type == DH_T_DATA;
-}
-
-static void problem(checker *check, dh_word w)
-{
-    if (check->problems_count++ == 0) {
-        if (check->heap->error_text[0] == '\0')
-            (void)dhi_fail(check->heap, DH_E_CORRUPT, "a bad reference %#llx",
-                           (unsigned long long)w);
-        memcpy(check->first_problem, check->heap->error_text, sizeof check->first_problem);
-    }
-}
-
-static bool mark_first_time(checker *check, dh_off off)
-{
-    unsigned granule = (unsigned)(off & (DH_PAGE_BYTES - 1)) / DH_GRANULE_BYTES;
-    uint64_t *bits = &check->seen.bits[off >> DH_PAGE_SHIFT].bits[granule / 64];
-    uint64_t bit = (uint64_t)1 << (granule % 64);
-    bool first = !(*bits & bit);
-    *bits |= bit;
-    return first;
-}
-
-static void visit(checker *check, dh_word w)
-{
-    if (!dh_is_ref(w))
-        return;
-    if (check->count == check->room) {
-        size_t room = check->room ? check->room * 2 : 4096;
-        dh_word *stack = realloc(check->stack, room * sizeof *stack);
-        if (stack == NULL) {
-            check->rc = ENOMEM;
-            return;
-        }
-        check->stack = stack;
-        check->room = room;
-    }
-    check->stack[check->count++] = w;
 }
 
 static int check_tuple(const dh_heap *heap, dh_word w)
@@ -171,52 +122,30 @@ static int check_type(const dh_heap *heap, dh_word w)
     }
 }
 
-static void check_ref(checker *check, dh_word w)
+int dhi_check_cell(const dh_heap *heap, dh_word w)
 {
-    dh_heap *heap = check->heap;
-    dh_off off = dh_ref_off(w);
-
-    heap->error_text[0] = '\0';
-    if (!dh_cell_is_allocated(heap, off)) {
-        problem(check, w);
-        return;
-    }
-    bool is_raw = (heap->alloc.kind[off >> DH_PAGE_SHIFT] & 1u) == DH_RAW;
-    if (is_raw != type_is_raw(dh_ref_type(w))) {
-        problem(check, w);
-        return;
-    }
-    if (!mark_first_time(check, off))
-        return;
-    check->cells_count++;
-    if ((dh_is_container(w) && check_head(heap, w) != 0) || check_type(heap, w) != 0)
-        problem(check, w);
-    if (is_raw)
-        return;
-    const dh_word *words = dh_at(heap, off);
-    size_t count = dh_cell_bytes(heap, off) / sizeof *words;
-    for (size_t i = 0; i < count; i++)
-        visit(check, words[i]);
+    int rc = dh_is_container(w) ? check_head(heap, w) : 0;
+    return rc != 0 ? rc : check_type(heap, w);
 }
 
-int dh_check(dh_heap *heap, uint64_t *cells_out, uint64_t *problems_out)
-{
-    checker check = {.heap = heap};
-    int rc;
+/* Constants, and DELETED with what a dict notes beside it. */
+static bool constant_is_valid(dh_word w) { return w <= DH_DELETED || (w & 0xffu) == DH_DELETED; }
 
-    dhi_world_stop(heap);
-    rc = dh_mark_init(&check.seen, heap, 1);
-    if (rc == 0) {
-        visit(&check, heap->root);
-        while (check.rc == 0 && check.count > 0)
-            check_ref(&check, check.stack[--check.count]);
-        rc = check.rc;
-        dh_mark_finish(&check.seen);
+/* Equal short strings have equal words: nothing stands behind the end. */
+static bool short_is_valid(dh_word w)
+{
+    size_t size = dh_short_size(w);
+    return (w & 0x80u) == 0 && (size == DH_SHORT_BYTES_MAX || w >> 8 >> (8 * size) == 0);
+}
+
+bool dhi_check_word(dh_word w, uint64_t index)
+{
+    switch (w & 7u) {
+    case 2:
+        return short_is_valid(w);
+    case 6:
+        return dh_is_meta(w) ? index == 0 : constant_is_valid(w);
+    default:
+        return true;
     }
-    free(check.stack);
-    memcpy(heap->error_text, check.first_problem, sizeof heap->error_text);
-    dhi_world_resume(heap);
-    *cells_out = check.cells_count;
-    *problems_out = check.problems_count;
-    return rc;
 }

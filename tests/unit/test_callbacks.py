@@ -231,7 +231,7 @@ def test_user_code_inside_an_operation(tmp_path, action):
             del operation
             if not heap.closed:
                 report = heap.verify()
-                assert report.problems == 0, (number, at, report)
+                assert report.ok, (number, at, report)
                 repr(heap.root)
     assert ran > count_operations() * 0.8
     if not heap.closed:
@@ -416,7 +416,7 @@ def test_finalizers_that_write_and_roll_back(heap):
         gc.set_threshold(*thresholds)
         gc.collect()
     assert len(counter) == 1500
-    assert heap.verify().problems == 0
+    assert heap.verify().ok
 
 
 class Refiller:
