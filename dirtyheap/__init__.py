@@ -28,6 +28,7 @@ from .probe import ProbeResult, probe
 from .records import asdict, field, record
 from .results import CollectStats, Commit, HeapStats, Pending, Problem, VerifyReport
 from .scalars import Unknown, register
+from .verifier import verify
 
 __version__ = "0.1.0"
 
@@ -67,4 +68,5 @@ __all__ = [
     "record",
     "register",
     "to_python",
+    "verify",
 ]

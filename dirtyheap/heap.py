@@ -493,23 +493,29 @@ class Heap(Contents, History):
 
     @exclusive("verify()", writes=False)
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
-        """Check everything against the rules of its structure: see :class:`VerifyReport`.
+        """Check everything: what is stored, and what is in memory; see :class:`VerifyReport`.
 
-        The allocator against itself and its committed table; pages that were not written against
-        their committed image; every container, and every value's one owner. Damage is named by how
-        it is reached. Garbage is counted, and no problem.
+        Stored: the index, every row by its hash, the chain of commits, every base file page by
+        page, every delta by the checksum of the pages that come of it. In memory: the allocator
+        against itself and its committed table, pages that were not written against their committed
+        image, every container, and that every value has one owner. Damage is named by how it is
+        reached. Garbage is counted, and no problem. :func:`dirtyheap.verify` does the same for a
+        heap that is not open.
 
         Args:
             progress: called as ``progress(step, done, total)`` between the steps.
 
-        Cost: reads everything that can be reached, with the application stopped.
+        Cost: reads every file, and everything that can be reached with the application stopped.
+        Memory as for :func:`dirtyheap.verify`.
 
         >>> heap.root["a"] = [1, 2, {"b": 3}]
         >>> report = heap.verify()
         >>> report.ok, report.problems, report.containers
         (True, (), 3)
         """
-        return verifier.verify_open(self._ptr, self._open_store().directory, progress)
+        return verifier.verify_open(
+            self._ptr, self._open_store().directory, self.last_commit_id, progress
+        )
 
     @exclusive("mark_dirty()")
     def mark_dirty(self, buffer: Any) -> None:
