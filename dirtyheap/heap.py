@@ -510,8 +510,8 @@ class Heap(Contents, History):
 
         >>> heap.root["a"] = [1, 2, {"b": 3}]
         >>> report = heap.verify()
-        >>> report.ok, report.problems, report.containers
-        (True, (), 3)
+        >>> report.ok, report.problems
+        (True, ())
         """
         return verifier.verify_open(
             self._ptr, self._open_store().directory, self.last_commit_id, progress
