@@ -26,13 +26,14 @@ from .heap import Heap, open
 from .pickled import Pickled
 from .probe import ProbeResult, probe
 from .records import asdict, field, record
-from .results import CollectStats, Commit, HeapStats, Pending, Problem, VerifyReport
+from .results import Backup, CollectStats, Commit, HeapStats, Pending, Problem, VerifyReport
 from .scalars import Unknown, register
 from .verifier import verify
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backup",
     "Buffer",
     "CollectStats",
     "Commit",

@@ -6,6 +6,7 @@ Nothing here computes; nothing here imports the compiled module.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,23 @@ class VerifyReport:
     def first_problem(self) -> str:
         """The first problem in one line; empty when there is none."""
         return str(self.problems[0]) if self.problems else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of a heap that was made.
+
+    Attributes:
+        path: the copy's directory.
+        commit: its newest commit, 0 if there is none.
+        base_files: files copied beside the index.
+        bytes: of all files.
+    """
+
+    path: Path
+    commit: int
+    base_files: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

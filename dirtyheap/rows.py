@@ -80,7 +80,7 @@ class Record:
     def unpack(cls, row: bytes, commit_id: int) -> Record:
         """Decode and check the record that stands under an id; HeapCorruptError for anything
         else, HeapError when it needs a newer version."""
-        fields = _unseal(row, f"the record of commit {commit_id}")
+        fields = unseal(row, f"the record of commit {commit_id}")
         for name in cls.__slots__:
             if not _is_valid(fields.get(name), _RECORD_TYPES.get(name)):
                 raise HeapCorruptError(f"the record of commit {commit_id} has no valid {name!r}")
@@ -128,7 +128,7 @@ class Tag:
     @classmethod
     def unpack(cls, key: bytes, row: bytes) -> Tag:
         """Decode and check the tag that stands under a key."""
-        fields = _unseal(row, "a tag")
+        fields = unseal(row, "a tag")
         name, commit, time = (fields.get(field) for field in ("name", "commit", "time"))
         if type(name) is not str or why_no_tag_name(name) or tag_key(name) != key:
             raise HeapCorruptError("a tag has no valid name, or stands under another")
@@ -157,7 +157,7 @@ def unpack_extent(key: bytes, row: bytes) -> Extent:
     if len(key) != 12:
         raise HeapCorruptError("an extent row stands under a damaged key")
     number, version = struct.unpack(">IQ", key)
-    fields = _unseal(row, f"the row of extent {number}")
+    fields = unseal(row, f"the row of extent {number}")
     file_bytes, checksum, name, codec = (
         fields.get(field) for field in ("file_bytes", "checksum", "file_name", "codec")
     )
@@ -200,7 +200,7 @@ def check_meta(row: bytes, where: object) -> dict[str, Any]:
         HeapCorruptError: the row is damaged.
         HeapError: another version of dirtyheap wrote it, or another page size.
     """
-    meta = _unseal(row, "the heap's description")
+    meta = unseal(row, "the heap's description")
     key = meta.get("hash_key")
     if not _is_u64(meta.get("format")) or type(key) is not bytes or len(key) != 16:
         raise HeapCorruptError("the heap's description is damaged")
@@ -228,7 +228,7 @@ def unpack_history(row: bytes | None, last: int) -> int:
     """The oldest commit that is kept, tags aside. Without the row it is the last one."""
     if row is None:
         return last
-    oldest = _unseal(row, "the row of the history").get("oldest")
+    oldest = unseal(row, "the row of the history").get("oldest")
     if not _is_u64(oldest) or not 1 <= oldest <= max(last, 1):
         raise HeapCorruptError("the row of the history is damaged")
     return oldest
@@ -323,7 +323,8 @@ def _hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
-def _unseal(row: bytes, what: str) -> dict[str, Any]:
+def unseal(row: bytes, what: str) -> dict[str, Any]:
+    """What a sealed row says; HeapCorruptError, naming ``what``, when it is not whole."""
     packed = row[:-HASH_BYTES]
     if packed + _hash(packed) != row:
         raise HeapCorruptError(f"{what} is damaged: its hash is wrong")

@@ -111,6 +111,10 @@ class SnapshotStore:
     def close(self) -> None:
         """Nothing is held."""
 
+    def look(self, read: Callable[[Index, dict[str, Any]], _Result]) -> _Result:
+        """What ``read`` finds in the index as it is now, and in the heap's description."""
+        return self._attempt(read)
+
     def _attempt(self, read: Callable[[Index, dict[str, Any]], _Result]) -> _Result:
         now, before = 0, 0
         for _ in range(_ATTEMPTS_MAX):
@@ -135,11 +139,12 @@ class SnapshotStore:
         """Check an index that nobody in this process has opened yet, and open its databases. From
         the pin on a writer leaves alone what the transaction can reach."""
         with env.begin():
-            _check(self.directory / DATA_NAME)
+            check_beside_writer(self.directory / DATA_NAME)
             return index.open_databases(env, self.directory)
 
 
-def _check(data: Path) -> None:
+def check_beside_writer(data: Path) -> None:
+    """:func:`index.check_index`, again until nobody wrote meanwhile."""
     for _ in range(_ATTEMPTS_MAX):
         if index.check_index(data) != errno.EAGAIN:
             return

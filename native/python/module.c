@@ -31,6 +31,15 @@ static PyObject *module_to_python(PyObject *module, PyObject *obj)
     return dhp_to_python(PyModule_GetState(module), obj);
 }
 
+/* For the command line: a record's repr tells its class too, but shows all that it holds. */
+PyDoc_STRVAR(record_name_doc, "record_name($module, record, /)\n--\n\n"
+                              "The name of a record's class; of one that this program does not "
+                              "define, as it is stored. O(1).");
+static PyObject *module_record_name(PyObject *module, PyObject *record)
+{
+    return dhp_record_name(PyModule_GetState(module), record);
+}
+
 /* --- set-up ----------------------------------------------------------------------------------- */
 
 static int add_type(PyObject *module, PyType_Spec *spec, const char *public_name,
@@ -248,6 +257,7 @@ static void module_free(void *module) { (void)module_clear(module); }
 
 static PyMethodDef module_methods[] = {
     {"to_python", module_to_python, METH_O, to_python_doc},
+    {"record_name", module_record_name, METH_O, record_name_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -345,6 +345,15 @@ static PyObject *record_name(dhp_proxy *self)
     return NULL;
 }
 
+PyObject *dhp_record_name(dhp_state *state, PyObject *obj)
+{
+    if (!PyObject_TypeCheck(obj, state->record_type)) {
+        PyErr_Format(PyExc_TypeError, "record_name() takes a record, not %R", Py_TYPE(obj));
+        return NULL;
+    }
+    return record_name((dhp_proxy *)obj);
+}
+
 static PyObject *record_repr(PyObject *obj)
 {
     dhp_proxy *self = (dhp_proxy *)obj;

@@ -153,6 +153,8 @@ PyObject *dhp_record_raw(dhp_proxy *self, dhp_schema *schema, Py_ssize_t index);
 
 /* --- record_type.c ---------------------------------------------------------------------------- */
 extern PyType_Spec dhp_record_spec;
+/* The name of its class; TypeError when it is no record. */
+PyObject *dhp_record_name(dhp_state *state, PyObject *obj);
 extern PyType_Spec dhp_unknown_record_spec;
 /* Core.new_record(class, *args, **kwargs). */
 PyObject *dhp_record_new(dhp_core *core, PyObject *args, PyObject *kwargs);

@@ -15,6 +15,8 @@ from format_values import signed
 from golden import golden_heaps
 from golden.described import Describer
 
+import dirtyheap as dh
+
 
 class ReaderDescriber(Describer):
     """Describes what the independent reader makes."""
@@ -65,9 +67,19 @@ def test_the_reader_of_the_document_finds_what_the_library_wrote(name: str, tmp_
     expected = golden_heaps.expected(name)
     assert json.loads(json.dumps(found)) == expected["root"]
     assert files.record["id"] == expected["commits"][-1]["id"]
+    found_tags = {name: tag["commit"] for name, tag in files.tags.items()}
+    assert found_tags == expected.get("tags", {})
     shown = {commit["id"]: commit for commit in expected["commits"]}
     for number, record in files.commits.items():
         assert {key: record[key] for key in shown[number]} == shown[number]
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_every_commit_that_is_kept_can_be_read(number: int, tmp_path: Path) -> None:
+    path = golden_heaps.unpack("format2", tmp_path)
+    found = ReaderDescriber().describe(Graph(Files(path, number)).root())
+    with dh.open(path, read_only=True, at=number, allow_pickle=True) as heap:
+        assert Describer().describe(heap.root) == found
 
 
 @pytest.mark.parametrize("name", golden_heaps.NAMES)

@@ -26,8 +26,9 @@ import described
 import numpy as np
 
 import dirtyheap as dh
-from dirtyheap import store
+from dirtyheap import rows
 
+TAGS = {"before the fold": 1, "größer": 4}
 LONG = "a string that needs a cell of its own"
 
 
@@ -81,7 +82,7 @@ class Owner:
 def write(path: Path) -> list[dh.Commit]:
     """All that a heap can hold, over several commits, with a fold between them."""
     commits = []
-    with dh.open(path) as heap:
+    with dh.open(path, keep=100) as heap:
         values(heap)
         commits.append(heap.commit("values"))
         containers(heap)
@@ -97,6 +98,8 @@ def write(path: Path) -> list[dh.Commit]:
         commits.append(heap.commit("änderungen"))
         heap.root["last"] = "the last commit"
         commits.append(heap.commit())
+        for name, commit in TAGS.items():
+            heap.tag(name, commit)
         report = heap.verify()
         assert report.ok, report
     return commits
@@ -231,7 +234,7 @@ def changes(heap: dh.Heap) -> None:
 
 def make(directory: Path) -> None:
     """The heap, packed, and its description."""
-    name = f"format{store.FORMAT}"
+    name = f"format{rows.FORMAT}"
     with tempfile.TemporaryDirectory() as made:
         path = Path(made) / "heap"
         commits = [
@@ -243,7 +246,7 @@ def make(directory: Path) -> None:
             [sys.executable, described.__file__, path], check=True, stdout=subprocess.PIPE
         )
         pack(path, directory / f"{name}.tar.xz", name)
-    expected = {"commits": commits, "root": json.loads(done.stdout)}
+    expected = {"commits": commits, "tags": TAGS, "root": json.loads(done.stdout)}
     (directory / f"{name}.json").write_text(json.dumps(expected, separators=(",", ":")) + "\n")
 
 

@@ -1,0 +1,65 @@
+"""docs/cli.md: every example is run, in order, and must print what the page says."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from commands import Command
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def shown(block: str) -> Iterator[tuple[str, str]]:
+    """Commands of a block, each with what it prints."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        line, _, output = part.partition("\n")
+        yield line, output
+
+
+def run_python(text: str) -> None:
+    parser = doctest.DocTestParser()
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    runner.run(parser.get_doctest(text, {}, PAGE.name, str(PAGE), 0), out=report.append)
+    assert runner.failures == 0, "".join(report)
+
+
+def test_the_page(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checker = doctest.OutputChecker()
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    code, commands_count = 0, 0
+    for language, text in blocks:
+        if language == "python":
+            run_python(text)
+            continue
+        for line, expected in shown(text):
+            if line == "echo $?":
+                assert expected == f"{code}\n"
+                continue
+            name, *arguments = shlex.split(line)
+            assert name == "dirtyheap"
+            ran = command(*arguments)
+            code, found = ran.code, ran.out + ran.err
+            assert checker.check_output(expected, found, doctest.ELLIPSIS), (
+                f"$ {line}\nexpected:\n{expected}\nfound:\n{found}"
+            )
+            commands_count += 1
+    assert commands_count > 10
+
+
+def test_every_command_is_on_the_page(command: Command) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    names = re.findall(r"^    (\w+)  ", command.ok("--help").partition("options:")[0], re.MULTILINE)
+    assert len(names) >= 7
+    for name in names:
+        assert f"\n## {name}\n" in text and f"$ dirtyheap {name} " in text
+        options = re.findall(r"^  (--[a-z-]+)", command.ok(name, "--help"), re.MULTILINE)
+        for option in options:
+            assert option in text, f"{name} {option}"
