@@ -1,4 +1,4 @@
-"""``fold``, ``upgrade``, ``backup``: keeping a heap small, current and safe."""
+"""``verify``, ``fold``, ``upgrade``, ``backup``: keeping a heap sound, small, current and safe."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from typing import Any
 from .. import backup as backups
 from .. import heap as heaps
 from .. import upgrade as upgrades
+from .. import verifier
 
 # VER from .. import verifier
+from ..results import VerifyReport
 from .arguments import add_command, keep
-from .exit_codes import OK
-from .output import Output, plural, size
+from .exit_codes import FOUND, OK
+from .output import Output, plural, printable, size
 from .tagging import KEEP_ALL
 
 
 def add_commands(commands: Any) -> None:
     """Declare the commands."""
+    add_command(
+        commands,
+        "verify",
+        _verify,
+        "check everything: files, pages, containers",
+        "Check every file, page, record and container. Changes nothing. Exit code 1 when there "
+        "are problems, each of which is named.",
+    )
     fold = add_command(
         commands,
         "fold",
@@ -53,6 +63,49 @@ def add_commands(commands: Any) -> None:
         "Copy a heap as of its last commit, with history and tags; also while it is written to.",
     )
     backup.add_argument("target", metavar="TARGET", type=Path, help="a new directory")
+
+
+def _verify(options: argparse.Namespace, output: Output) -> int:
+    bar = output.progress("verifying")
+
+    def tell(step: str, done: int, total: int) -> None:
+        bar(done, total, step)
+
+    report = verifier.verify(options.heap, progress=tell)
+    document = {
+        "heap": str(options.heap),
+        "ok": report.ok,
+        "problems": [
+            {"path": problem.path, "what": problem.what, "where": problem.where}
+            for problem in report.problems
+        ],
+        "problems_count": report.problems_count,
+        "containers": report.containers,
+        "cells": report.cells,
+        "unreachable_cells": report.unreachable_cells,
+        "unreachable_bytes": report.unreachable_bytes,
+        "pages": report.pages,
+        "commits": report.commits,
+        "bytes": report.bytes,
+    }
+    output.show(document, _verify_lines(report))
+    return OK if report.ok else FOUND
+
+
+def _verify_lines(report: VerifyReport) -> list[str]:
+    lines = [printable(str(problem)) for problem in report.problems]
+    more = report.problems_count - len(lines)
+    if more > 0:
+        lines.append(f"... {more} more")
+    found = plural(report.problems_count, "problem") if report.problems_count else "no problems"
+    looked_at = [
+        plural(report.commits, "commit"),
+        plural(report.containers, "container"),
+        plural(report.cells, "cell"),
+        plural(report.pages, "page"),
+        f"{size(report.bytes)} of files",
+    ]
+    return [*lines, f"{found}; looked at {', '.join(looked_at)}"]
 
 
 def _fold(options: argparse.Namespace, output: Output) -> int:

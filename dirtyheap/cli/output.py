@@ -56,14 +56,14 @@ class Progress:
         self._next = 0.0
         self._is_shown = False
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, step: str = "") -> None:
         now = time.monotonic()
         if self._stream is None or (now < self._next and done < total):
             return
         self._next = now + _PROGRESS_SECONDS
         share = done / total if total else 1.0
         bar = "#" * int(share * _BAR_CHARACTERS)
-        self._write(f"\r{self._what} [{bar:<{_BAR_CHARACTERS}}] {share:4.0%} ")
+        self._write(f"\r{self._what} [{bar:<{_BAR_CHARACTERS}}] {share:4.0%} {step}\x1b[K")
         self._is_shown = True
 
     def _write(self, text: str) -> None:

@@ -77,7 +77,10 @@ def _fail(error: Exception) -> int:
     if isinstance(error, HeapLockedError):
         return _complain(error, LOCKED)
     if isinstance(error, HeapCorruptError):
-        return _complain(f"damaged: {error}. Go back to a backup", DAMAGED)
+        return _complain(
+            f"damaged: {error}. See what is left with `dirtyheap verify`, and go back to a backup",
+            DAMAGED,
+        )
     if isinstance(error, (HeapError, OSError, ImportError, ValueError)):
         return _complain(error, FAILED)
     if isinstance(error, LookupError):

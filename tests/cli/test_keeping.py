@@ -1,4 +1,4 @@
-"""``fold``, ``upgrade``, ``backup`` as commands; what they do is tested elsewhere."""
+"""``verify``, ``fold``, ``upgrade``, ``backup`` as commands; what they do is tested elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,41 @@ from golden import golden_heaps
 from helpers import contents
 
 import dirtyheap as dh
+
+
+def test_verify(command: Command, shop: Path) -> None:
+    document = command.json("verify", shop)
+    assert document["ok"] is True and document["problems"] == []
+    assert document["problems_count"] == 0 and document["commits"] == 3
+    assert document["containers"] == 3 and document["bytes"] > 0
+    line = command.ok("verify", shop)
+    assert line.startswith("no problems; looked at 3 commits, 3 containers, ")
+
+
+def test_verify_names_what_is_wrong(command: Command, shop: Path) -> None:
+    with dh.open(shop) as heap:
+        heap.fold()
+    file = max((shop / "base").iterdir(), key=lambda file: file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[4096 + 8] ^= 1
+    file.write_bytes(data)
+    ran = command("verify", shop)
+    assert (ran.code, ran.err) == (1, "")
+    *problems, summary = ran.out.splitlines()
+    assert problems and any(file.name in line for line in problems)
+    assert summary.startswith(f"{len(problems)} problem")
+    ran = command("verify", shop, "--json")
+    assert ran.code == 1 and ran.json["ok"] is False
+    assert len(ran.json["problems"]) == ran.json["problems_count"] == len(problems)
+    assert set(ran.json["problems"][0]) == {"path", "what", "where"}
+
+
+def test_verify_of_what_cannot_be_opened(command: Command, shop: Path) -> None:
+    data = bytearray((shop / "data.mdb").read_bytes())
+    data[4096 * 2 : 4096 * 3] = b"\xff" * 4096
+    (shop / "data.mdb").write_bytes(data)
+    ran = command("verify", shop, "--json")
+    assert ran.code == 1 and ran.json["problems"][0]["path"] == "data.mdb"
 
 
 def test_fold(command: Command, shop: Path) -> None:
@@ -85,4 +120,4 @@ def test_backup(command: Command, shop: Path, tmp_path: Path) -> None:
 def test_backup_of_a_damaged_heap(command: Command, shop: Path, tmp_path: Path) -> None:
     command.ok("fold", shop)
     next((shop / "base").iterdir()).unlink()
-    command.fails(4, "is missing.", "backup", shop, tmp_path / "copy")
+    command.fails(4, "is missing. See what is left with", "backup", shop, tmp_path / "copy")

@@ -63,7 +63,7 @@ def test_info_beside_a_writer(command: Command, shop: Path) -> None:
 def test_reading_writes_nothing(command: Command, shop: Path) -> None:
     names = ["data.mdb", *(f"base/{name}" for name in os.listdir(shop / "base"))]
     before = {name: (shop / name).read_bytes() for name in names}
-    for arguments in (["info"], ["log"], ["dump"], ["tag", "list"]):
+    for arguments in (["info"], ["log"], ["dump"], ["tag", "list"], ["verify"]):
         command.ok(*arguments, shop)
     assert {name: (shop / name).read_bytes() for name in names} == before
 
