@@ -303,7 +303,7 @@ class Graph:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        self._made: dict[int, Any] = {}
+        self.made: dict[int, Any] = {}  # containers, by the word that leads to them
 
     def root(self) -> dict[Any, Any]:
         """The dict at the top."""
@@ -315,6 +315,10 @@ class Graph:
         """The first words of the cell behind a ref."""
         require(type_of(word) == kind, f"a ref to type {kind}, not {type_of(word)}")
         return struct.unpack(f"<{count}Q", self._files.at((word >> 8) * 8, count * 8))
+
+    def object_bytes(self, word: int) -> int:
+        """The size of the object behind a ref; of a run, of its first page."""
+        return self._files.cell_bytes((word >> 8) * 8)
 
     def value(self, word: int) -> Any:
         """What a word stands for."""
@@ -330,10 +334,10 @@ class Graph:
         kind = type_of(word)
         if kind in self._scalars:
             return self._scalars[kind](self, word)
-        if word not in self._made:
+        if word not in self.made:
             require(kind in self._containers, f"a word {word:#x} that is a value")
             self._containers[kind](self, word)
-        return self._made[word]
+        return self.made[word]
 
     # --- values
 
@@ -356,19 +360,29 @@ class Graph:
         number = int.from_bytes(magnitude, "little")
         return -number if head & 1 else number
 
-    def _parts(self, word: int) -> Iterator[Any]:
+    def part_words(self, word: int) -> tuple[int, ...]:
+        """Those of a tuple or frozenset."""
         count = to_int(self.words(word, type_of(word), 1)[0]) & 0xFFFFFFFF
-        return map(self.value, self.words(word, type_of(word), 1 + count)[1:])
+        return self.words(word, type_of(word), 1 + count)[1:]
 
-    def _ext(self, word: int) -> Any:
+    def _parts(self, word: int) -> Iterator[Any]:
+        return map(self.value, self.part_words(word))
+
+    def ext(self, word: int) -> tuple[int, bytes, bytes]:
+        """Form, key (of form 2) and payload of a packed value."""
         offset = (word >> 8) * 8
         (head,) = struct.unpack("<I", self._files.at(offset, 4))
         offset += 4
+        key = b""
         require(head & 3 < 3, "a packed value's form")
         if head & 3 == 2:
             (key_size,) = struct.unpack("<I", self._files.at(offset, 4))
+            key = self._files.at(offset + 4, key_size)
             offset += 4 + key_size
-        payload = self._files.at(offset, head >> 2)
+        return head & 3, key, self._files.at(offset, head >> 2)
+
+    def _ext(self, word: int) -> Any:
+        payload = self.ext(word)[2]
         if payload[0] >= 64:
             return Packed(payload[0], payload[1:])
         return unpack_standard(payload[0], payload[1:])
@@ -376,13 +390,13 @@ class Graph:
     # --- dicts and sets
 
     def _dict(self, word: int) -> None:
-        made = self._made[word] = {}
+        made = self.made[word] = {}
         for key, value in self._entries(word, DICT, 2):
             made[self.value(key)] = self.value(value)
 
     def _set(self, word: int) -> None:
         # A dict without values: a set would lose the order.
-        made = self._made[word] = SetInOrder()
+        made = self.made[word] = SetInOrder()
         for (key,) in self._entries(word, SET, 1):
             made[self.value(key)] = None
 
@@ -412,27 +426,40 @@ class Graph:
             if words[at] & 0xFF != DELETED:
                 yield words[at : at + width]
 
+    def numbered_keys(self, cell: int, used: int, width: int) -> Iterator[tuple[int, int]]:
+        """Places and keys of the entries that are there."""
+        words = self.words(cell, ENTRIES, used * width) if used else ()
+        for place, key in enumerate(words[::width]):
+            if key & 0xFF != DELETED:
+                yield place, key
+
     def _big_entries(self, big: int, width: int) -> Iterator[tuple[int, ...]]:
-        words = self.words(big, BIG, 10)
-        rows = list(self._vector(words[:3]))
-        row = to_int(words[3])
+        for chunk, used in self.big_rows(self.words(big, BIG, 10)).values():
+            yield from self._cell_entries(chunk, used, width)
+
+    def big_rows(self, big: tuple[int, ...]) -> dict[int, tuple[int, int]]:
+        """Chunk and used entries of the rows of a big dict, in their order."""
+        rows = list(self._vector(big[:3]))
+        row = to_int(big[3])
+        found = {}
         while row != 0:
             chunk, counts, links, _ = rows[4 * (row - 1) : 4 * row]
-            yield from self._cell_entries(chunk, to_int(counts) & 0xFFFF, width)
+            found[row] = chunk, to_int(counts) & 0xFFFF
             row = to_int(links) & 0x7FFFFFFF
+        return found
 
     # --- lists and deques
 
     def _list(self, word: int) -> None:
         meta, *vector = self.words(word, LIST, 4)
-        made = self._made[word] = []
+        made = self.made[word] = []
         made.extend(map(self.value, list(self._vector(vector))[flags(meta) :]))
 
     def _deque(self, word: int) -> None:
         meta, *vector, maxlen, _ = self.words(word, DEQUE, 6)
         limit = None if maxlen == 0x06 else maxlen >> 1
         made: deque[Any] = deque(maxlen=limit)
-        self._made[word] = made
+        self.made[word] = made
         made.extend(map(self.value, list(self._vector(vector))[flags(meta) :]))
 
     def _vector(self, vector: Any) -> Iterator[int]:
@@ -460,7 +487,7 @@ class Graph:
 
     def _sorted(self, word: int) -> None:
         meta, length, root, _ = self.words(word, SORTED, 4)
-        made = self._made[word] = SortedDict()
+        made = self.made[word] = SortedDict()
         if root != EMPTY:
             self._sorted_below(root, flags(meta), made)
         require(len(made) == to_int(length), "the number of entries of a sorted dict")
@@ -473,7 +500,7 @@ class Graph:
                 self._sorted_below(page[2 + child], depth - 1, made)
                 require(len(made) - before == to_int(page[172 + child]), "entries below a child")
             return
-        room = self._files.cell_bytes((word >> 8) * 8) // 16 - 1
+        room = self.object_bytes(word) // 16 - 1
         words = self.words(word, SORTED_LEAF, 2 + 2 * room)
         count = to_int(words[0])
         for key, value in zip(words[2 : 2 + count], words[2 + room :], strict=False):
@@ -487,7 +514,7 @@ class Graph:
         return self._files.at((data >> 8) * 8, to_int(size))
 
     def _buffer(self, word: int) -> None:
-        self._made[word] = bytearray(self._buffer_bytes(word))
+        self.made[word] = bytearray(self._buffer_bytes(word))
 
     def _array(self, word: int) -> None:
         _, buffer, description, _ = self.words(word, ARRAY, 4)
@@ -498,13 +525,13 @@ class Graph:
             places = [place + i * stride for place in places for i in range(extent)]
         size = item_bytes(dtype)
         items = b"".join(data[place : place + size] for place in places)
-        self._made[word] = Array(dtype, shape, items)
+        self.made[word] = Array(dtype, shape, items)
 
     def _record(self, word: int) -> None:
         head = self.words(word, RECORD, 4)
         number = flags(head[0]) >> 1 & 255
         name, fields = self._class(self._class_numbered(number) if number else head[1])
-        made = self._made[word] = Record(name, {})
+        made = self.made[word] = Record(name, {})
         if number == 0 and flags(head[0]) & 1:
             cell, kind, before = head[2], FIELDS, 0
         else:

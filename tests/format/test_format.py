@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from format_keys import Keys
 from format_reader import Array, Damaged, Files, Graph, Packed, Record, SetInOrder, SortedDict
 from format_values import signed
 from golden import golden_heaps
@@ -72,6 +73,16 @@ def test_the_reader_of_the_document_finds_what_the_library_wrote(name: str, tmp_
     shown = {commit["id"]: commit for commit in expected["commits"]}
     for number, record in files.commits.items():
         assert {key: record[key] for key in shown[number]} == shown[number]
+
+
+@pytest.mark.parametrize("name", golden_heaps.NAMES)
+def test_every_key_is_where_the_document_says(name: str, tmp_path: Path) -> None:
+    files = Files(golden_heaps.unpack(name, tmp_path))
+    graph = Graph(files)
+    graph.root()
+    assert Keys(graph, files.meta["hash_key"]).check() > 8000
+    with pytest.raises(Damaged, match="a fingerprint|in the index"):
+        Keys(graph, bytes(16)).check()
 
 
 @pytest.mark.parametrize("number", range(1, 7))
