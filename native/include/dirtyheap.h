@@ -188,6 +188,14 @@ void dh_savepoint_drop(dh_heap *heap, dh_capture *savepoint);
  * handles. pages_out counts the pages written. */
 int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uint64_t *stop_ns_out);
 
+/* STOPS. The same with an older commit: `source` is another heap object, loaded at it from the same
+ * store. What differs is dirty afterwards, and so in the next commit. EBUSY: an exported buffer's
+ * memory holds something else in that state; nothing was changed. Needs memory before the stop only. */
+int dh_show_heap(dh_heap *heap, const dh_heap *source, uint64_t *pages_out, uint64_t *stop_ns_out);
+/* How the committed states of two heap objects of one store differ, in pages that hold something in
+ * either, and in bytes of whole 8-byte words. */
+int dh_compare(const dh_heap *a, const dh_heap *b, uint64_t *pages_out, uint64_t *bytes_out);
+
 /* --- the rest ---------------------------------------------------------------------------------- */
 
 /* STOPS. What a commit would take now; changes nothing. */

@@ -15,6 +15,7 @@ struct dhp_block {
     PyObject *commit; /* called at the end of the outermost transaction; NULL: hold */
     dh_capture *savepoint;
     dhp_block *outer;     /* the transaction around this one                         */
+    uint64_t mark;        /* savepoints with a larger one were taken inside or later */
     unsigned long thread; /* that entered                                        */
     enum { NEW, ENTERED, ENDED } state;
 };
@@ -33,6 +34,7 @@ static int take_savepoint(dhp_block *self)
         rc = dh_savepoint_take(heap, &self->savepoint);
     Py_END_ALLOW_THREADS if (rc != 0) return dhp_raise(self->core, rc);
     self->outer = self->core->blocks;
+    self->mark = ++self->core->marks_count;
     self->core->blocks = self;
     return 0;
 }
@@ -62,14 +64,19 @@ void dhp_blocks_drop(dhp_core *core)
         drop_savepoint(core->blocks);
 }
 
+uint64_t dhp_blocks_mark(const dhp_core *core) { return core->blocks ? core->blocks->mark : 0; }
+
 /* Back to the start of the block. */
 static int undo(dhp_block *self)
 {
-    dh_heap *heap = self->core->heap;
+    dhp_core *core = self->core;
+    dh_heap *heap = core->heap;
     uint64_t pages, stop_ns;
     int rc;
     if (self->savepoint == NULL) /* closed inside the block */
         return 0;
+    if (core->undone_mark == 0 || self->mark < core->undone_mark)
+        core->undone_mark = self->mark;
     Py_BEGIN_ALLOW_THREADS rc = dh_show_state(heap, self->savepoint, &pages, &stop_ns);
     Py_END_ALLOW_THREADS if (rc == 0) return 0;
     self->core->undo_failed = 1;
@@ -198,6 +205,7 @@ PyObject *dhp_block_new(dhp_core *core, PyObject *args)
     self->commit = commit == Py_None ? NULL : Py_NewRef(commit);
     self->savepoint = NULL;
     self->outer = NULL;
+    self->mark = 0;
     self->thread = 0;
     self->state = NEW;
     return (PyObject *)self;

@@ -55,6 +55,8 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->exports_count = 0;
     self->stops_depth = 0;
     self->blocks = NULL;
+    self->marks_count = 0;
+    self->undone_mark = 0;
     self->layouts = NULL;
     self->undo_failed = 0;
     self->allow_pickle = 0;
@@ -323,6 +325,36 @@ static PyObject *core_owns(PyObject *obj, PyObject *container)
                            ((dhp_proxy *)container)->core == self);
 }
 
+PyDoc_STRVAR(serial_doc, "serial($self, container, /)\n--\n\n"
+                         "The identity number of a container of this heap, the same in every commit "
+                         "that holds it;\n0 for anything else.");
+static PyObject *core_serial(PyObject *obj, PyObject *container)
+{
+    dhp_core *self = (dhp_core *)obj;
+    bool is_ours = dhp_is_proxy(self->state, container) && ((dhp_proxy *)container)->core == self;
+    return PyLong_FromUnsignedLongLong(is_ours ? ((dhp_proxy *)container)->handle.serial : 0);
+}
+
+PyDoc_STRVAR(take_mark_doc, "take_mark($self, /)\n--\n\n"
+                            "A number above those of all transactions and savepoints so far.");
+static PyObject *core_take_mark(PyObject *obj, PyObject *ignored)
+{
+    (void)ignored;
+    return PyLong_FromUnsignedLongLong(++((dhp_core *)obj)->marks_count);
+}
+
+PyDoc_STRVAR(take_undone_doc, "take_undone($self, /)\n--\n\n"
+                              "The mark of the first transaction undone since this was last asked, "
+                              "or 0.");
+static PyObject *core_take_undone(PyObject *obj, PyObject *ignored)
+{
+    dhp_core *self = (dhp_core *)obj;
+    uint64_t undone_mark = self->undone_mark;
+    (void)ignored;
+    self->undone_mark = 0;
+    return PyLong_FromUnsignedLongLong(undone_mark);
+}
+
 PyDoc_STRVAR(new_record_doc, "new_record($self, cls, /, *args, **kwargs)\n--\n\n"
                              "Make a record of this class that nothing in the heap refers to yet.");
 static PyObject *core_new_record(PyObject *self, PyObject *args, PyObject *kwargs)
@@ -428,12 +460,19 @@ static PyObject *core_get_undo_failed(PyObject *obj, void *closure)
     return PyBool_FromLong(((dhp_core *)obj)->undo_failed);
 }
 
+static PyObject *core_get_block_mark(PyObject *obj, void *closure)
+{
+    (void)closure;
+    return PyLong_FromUnsignedLongLong(dhp_blocks_mark((dhp_core *)obj));
+}
+
 static PyGetSetDef core_getset[] = {
     {"address", core_get_address, NULL, "Address of the dh_heap, for ffi.cast; open heaps only.",
      NULL},
     {"closed", core_get_closed, NULL, "True after close().", NULL},
     {"exports_count", core_get_exports, NULL, "Views of buffers that are alive.", NULL},
     {"in_transaction", core_get_in_transaction, NULL, "A transaction is under way.", NULL},
+    {"block_mark", core_get_block_mark, NULL, "The mark of the innermost transaction, or 0.", NULL},
     {"undo_failed", core_get_undo_failed, NULL,
      "A transaction could not be undone: what the heap shows is neither before nor after.", NULL},
     {"read_only", core_get_read_only, core_set_read_only,
@@ -454,6 +493,9 @@ static PyMethodDef core_methods[] = {
     {"block", core_block, METH_VARARGS, block_doc},
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {"owns", core_owns, METH_O, owns_doc},
+    {"serial", core_serial, METH_O, serial_doc},
+    {"take_mark", core_take_mark, METH_NOARGS, take_mark_doc},
+    {"take_undone", core_take_undone, METH_NOARGS, take_undone_doc},
     {"new_array", core_new_array, METH_VARARGS, new_array_doc},
     {"new_record", (PyCFunction)(void (*)(void))core_new_record, METH_VARARGS | METH_KEYWORDS,
      new_record_doc},

@@ -119,6 +119,8 @@ typedef struct {
     PyGILState_STATE gil;        /* of the stop under way                            */
     int stops_depth;             /* stops under way, nested ones included; under GIL */
     dhp_block *blocks;           /* transactions under way, the innermost first      */
+    uint64_t marks_count;        /* beginnings of blocks and savepoints, in one order */
+    uint64_t undone_mark;        /* the first block undone since last asked; 0: none */
     struct dhp_layouts *layouts; /* of records; NULL: none met yet                */
     char undo_failed;            /* one of them could not be taken back              */
     char allow_pickle;           /* Pickled values may be read                       */
@@ -152,6 +154,8 @@ void dhp_recursion_leave(void);
 PyObject *dhp_block_new(dhp_core *core, PyObject *args);
 /* Forget the savepoints of all transactions: the heap goes. */
 void dhp_blocks_drop(dhp_core *core);
+/* The mark of the innermost transaction; 0: none. */
+uint64_t dhp_blocks_mark(const dhp_core *core);
 
 /* --- proxy.c ---------------------------------------------------------------------------------- */
 /* The one object for the container at this ref; a new reference. Runs no Python code. */

@@ -78,6 +78,16 @@ int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_o
     return 0;
 }
 
+bool dh_images_share(const dh_heap *a, const dh_heap *b, uint32_t extent_no)
+{
+    const dh_extent *first = dh_image_extent(a, extent_no);
+    const dh_extent *second = dh_image_extent(b, extent_no);
+
+    return first != NULL && second != NULL && first->version != 0 &&
+           first->version == second->version && first->overlay_count == 0 &&
+           second->overlay_count == 0;
+}
+
 static const uint8_t *base_page(const dh_heap *heap, dh_pgno pgno)
 {
     const dh_extent *extent = dh_image_extent(heap, dh_extent_of(pgno));

@@ -71,6 +71,9 @@ int dh_image_advance(dh_heap *heap, dh_pgno pgno, const uint8_t *diff, size_t si
                      const uint8_t *bytes);
 dh_extent *dh_image_extent(const dh_heap *heap, uint32_t extent_no); /* NULL: never seen */
 int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_out);
+/* Whether two heap objects of one store read this extent's committed pages from the same base file,
+ * and nowhere else. */
+bool dh_images_share(const dh_heap *a, const dh_heap *b, uint32_t extent_no);
 /* Drop the overlay entries of one extent. */
 void dh_image_drop_overlay(dh_heap *heap, uint32_t extent_no);
 

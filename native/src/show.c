@@ -1,6 +1,7 @@
-/* show.c -- the one verb behind rollback and savepoints: make the arena show state S.
+/* show.c -- the one verb behind rollback, savepoints and restore: make the arena show state S.
  *
- * S is the last commit, or a savepoint laid over it. Order: scan (so that every cursor hears of
+ * S is the last commit, a savepoint laid over it, or an older commit, which another heap object was
+ * loaded at. Order: scan (so that every cursor hears of
  * every page touched until now), allocation entries, page bytes, then handles. Pages are compared
  * before they are stored to, and stay in the cursors: a thread without the world lock may have
  * written meanwhile, and a page reported twice costs a comparison while one not reported costs data.
@@ -8,17 +9,39 @@
  * The high-water mark and the serial counter never go back: what lies below the mark may be dirty,
  * and an identity number that was handed out must not come again.
  */
+#include "buffer.h"
 #include "capture.h"
 
-static void show_entry(dh_heap *heap, const dh_capture *savepoint, dh_pgno pgno)
+/* Where state S is found: in the savepoint what it holds, else in the committed state of `image`. */
+typedef struct {
+    const dh_capture *savepoint; /* NULL: none                                                */
+    const dh_heap *image;        /* the heap itself, or a snapshot of the same store          */
+} target;
+
+static void target_entry(const target *to, dh_pgno pgno, dh_table_entry *entry_out)
 {
-    const dh_captured_entry *captured = savepoint ? dh_capture_entry(savepoint, pgno) : NULL;
-    dh_table_entry entry;
+    const dh_captured_entry *captured =
+        to->savepoint ? dh_capture_entry(to->savepoint, pgno) : NULL;
 
     if (captured != NULL)
-        entry = captured->entry;
-    else
-        dh_table_read(&heap->table, pgno, &entry);
+        *entry_out = captured->entry;
+    else if (pgno < to->image->arena.hwm_pages)
+        dh_table_read(&to->image->table, pgno, entry_out);
+    else /* not handed out yet, in the older state */
+        *entry_out = (dh_table_entry){.kind = DH_KIND_FREE};
+}
+
+static const uint8_t *target_bytes(const target *to, dh_pgno pgno, uint8_t *scratch)
+{
+    const uint8_t *bytes = to->savepoint ? dh_capture_page(to->savepoint, pgno) : NULL;
+    return bytes != NULL ? bytes : dh_image_read(to->image, pgno, scratch);
+}
+
+static void show_entry(dh_heap *heap, const target *to, dh_pgno pgno)
+{
+    dh_table_entry entry;
+
+    target_entry(to, pgno, &entry);
     dh_alloc_count_page(heap, pgno, false);
     dh_table_entry_show(heap, pgno, &entry);
     if (entry.kind == DH_KIND_FREE && dh_page_is_pinned(&heap->alloc, pgno))
@@ -26,7 +49,7 @@ static void show_entry(dh_heap *heap, const dh_capture *savepoint, dh_pgno pgno)
     dh_alloc_count_page(heap, pgno, true);
 }
 
-static void show_entries(dh_heap *heap, const dh_capture *savepoint)
+static void show_entries(dh_heap *heap, const target *to)
 {
     dh_alloc *alloc = &heap->alloc;
     uint64_t limit = heap->arena.hwm_pages;
@@ -35,21 +58,14 @@ static void show_entries(dh_heap *heap, const dh_capture *savepoint)
     memset(alloc->run_floor, 0, sizeof alloc->run_floor);
     for (uint64_t p = dh_bits_next(&alloc->changed, 1, limit); p < limit;
          p = dh_bits_next(&alloc->changed, p + 1, limit)) {
-        show_entry(heap, savepoint, (dh_pgno)p);
+        show_entry(heap, to, (dh_pgno)p);
         dh_alloc_list_page(heap, (dh_pgno)p);
     }
-    if (savepoint == NULL)
+    if (to->savepoint == NULL && to->image == heap)
         dh_bits_clear_all(&alloc->changed, limit);
 }
 
-static const uint8_t *target_bytes(const dh_heap *heap, const dh_capture *savepoint, dh_pgno pgno,
-                                   uint8_t *scratch)
-{
-    const uint8_t *bytes = savepoint ? dh_capture_page(savepoint, pgno) : NULL;
-    return bytes != NULL ? bytes : dh_image_read(heap, pgno, scratch);
-}
-
-static uint64_t show_pages(dh_heap *heap, const dh_capture *savepoint, const dh_bits *written)
+static uint64_t show_pages(dh_heap *heap, const target *to, const dh_bits *written)
 {
     uint8_t scratch[DH_PAGE_BYTES];
     uint64_t limit = heap->arena.hwm_pages, stored = 0;
@@ -59,7 +75,7 @@ static uint64_t show_pages(dh_heap *heap, const dh_capture *savepoint, const dh_
         unsigned kind = heap->alloc.kind[p];
         if (kind == DH_KIND_FREE || kind == DH_KIND_PINNED)
             continue; /* bytes of a free page are undefined */
-        const uint8_t *bytes = target_bytes(heap, savepoint, (dh_pgno)p, scratch);
+        const uint8_t *bytes = target_bytes(to, (dh_pgno)p, scratch);
         uint8_t *page = dh_arena_page(&heap->arena, (dh_pgno)p);
         if (memcmp(page, bytes, DH_PAGE_BYTES) != 0) {
             memcpy(page, bytes, DH_PAGE_BYTES);
@@ -90,6 +106,20 @@ static void revalidate_handles(dh_heap *heap)
     }
 }
 
+/* With the world stopped: the pages to look at are in `written`, beside those the scan finds. */
+static uint64_t show(dh_heap *heap, const target *to, dh_bits *written)
+{
+    /* A scan that fails has entered its pages into the cursor, which is all that is needed here. */
+    (void)dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
+    dh_watch_copy(heap->watch, heap->commit_cursor, written, heap->arena.hwm_pages);
+    show_entries(heap, to);
+    heap->frees_count++;
+    uint64_t pages = show_pages(heap, to, written);
+    revalidate_handles(heap);
+    heap->shows_count++;
+    return pages;
+}
+
 int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uint64_t *stop_ns_out)
 {
     dh_bits own, *written = &own;
@@ -107,14 +137,7 @@ int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uin
         return rc;
     dhi_world_stop(heap);
     uint64_t stop_began_ns = dhi_clock_ns();
-    /* A scan that fails has entered its pages into the cursor, which is all that is needed here. */
-    (void)dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
-    dh_watch_copy(heap->watch, heap->commit_cursor, written, heap->arena.hwm_pages);
-    show_entries(heap, savepoint);
-    heap->frees_count++;
-    *pages_out = show_pages(heap, savepoint, written);
-    revalidate_handles(heap);
-    heap->shows_count++;
+    *pages_out = show(heap, &(target){savepoint, heap}, written);
     *stop_ns_out = dhi_clock_ns() - stop_began_ns;
     dhi_world_resume(heap);
     if (savepoint == NULL)
@@ -122,4 +145,115 @@ int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uin
     else
         dh_bits_clear_all(written, heap->arena.hwm_pages);
     return 0;
+}
+
+/* --- an older commit ---------------------------------------------------------------------------- */
+
+static bool entries_equal(const dh_table_entry *a, const dh_table_entry *b)
+{
+    return a->kind == b->kind && memcmp(a->value, b->value, sizeof a->value) == 0;
+}
+
+/* Whether a handle's container is in the older state, with the same words in its head. */
+static bool handle_is_in(const dh_heap *heap, const dh_heap *source, const dh_handle *handle)
+{
+    uint8_t scratch[DH_PAGE_BYTES];
+    dh_off off = dh_ref_off(handle->word);
+    const void *now = dh_deref(heap, handle->word, dh_ref_type(handle->word), DH_HEAD_BYTES);
+
+    if (now == NULL || !dh_cell_is_allocated(source, off))
+        return false;
+    const uint8_t *then = dh_image_read(source, (dh_pgno)(off >> DH_PAGE_SHIFT), scratch);
+    return memcmp(then + off % DH_PAGE_BYTES, now, DH_HEAD_BYTES) == 0;
+}
+
+/* The Buffer that owns a pinned run, if a live handle leads to one. */
+static const dh_handle *pin_owner(const dh_heap *heap, const dh_pin *pin)
+{
+    size_t index = 0;
+    const dh_handle *handle;
+    uint8_t *data;
+    uint64_t size;
+
+    while ((handle = dh_handles_next(&heap->handles, &index)) != NULL) {
+        if (dh_is_ref_to(handle->word, DH_T_BUFFER) &&
+            dh_buffer_read(heap, handle->word, &data, &size) == 0 && size > 0 &&
+            data == dh_arena_page(&heap->arena, pin->first))
+            return handle;
+    }
+    return NULL;
+}
+
+/* R3: what views may write to is free in the older state, or the same Buffer's. */
+static bool pin_allows(const dh_heap *heap, const dh_heap *source, const dh_pin *pin)
+{
+    const target to = {NULL, source};
+    bool is_free = true, is_same = true;
+
+    for (uint32_t i = 0; i < pin->pages_count; i++) {
+        dh_table_entry now, then;
+        dh_table_entry_now(heap, pin->first + i, &now);
+        target_entry(&to, pin->first + i, &then);
+        is_free = is_free && then.kind == DH_KIND_FREE;
+        is_same = is_same && entries_equal(&now, &then);
+    }
+    if (is_free || !is_same)
+        return is_free;
+    const dh_handle *owner = pin_owner(heap, pin);
+    return owner != NULL && handle_is_in(heap, source, owner);
+}
+
+static int check_source(dh_heap *heap, const dh_heap *source)
+{
+    if (source->root != heap->root || source->arena.hwm_pages > heap->arena.hwm_pages)
+        return dhi_fail(heap, DH_E_CORRUPT, "the older state is not one of this heap");
+    for (size_t i = 0; i < heap->alloc.pins_count; i++) {
+        if (!pin_allows(heap, source, &heap->alloc.pins[i]))
+            return dhi_fail(heap, EBUSY,
+                            "a view of a buffer is alive whose memory holds something else in "
+                            "that state: release it (memoryview, ndarray) and try again");
+    }
+    return 0;
+}
+
+/* Entries that differ count as changed; pages whose committed bytes may differ, as written, and so
+ * do those whose entry was changed: what a free page holds nobody knows. */
+static void enter_differences(dh_heap *heap, const dh_heap *source, dh_bits *written)
+{
+    const target to = {NULL, source};
+    uint64_t limit = heap->arena.hwm_pages;
+
+    for (uint64_t p = 1; p < limit; p++) {
+        dh_table_entry now, then;
+        dh_table_entry_now(heap, (dh_pgno)p, &now);
+        target_entry(&to, (dh_pgno)p, &then);
+        if (!entries_equal(&now, &then))
+            dh_bits_set(&heap->alloc.changed, p);
+        if (!dh_images_share(heap, source, dh_extent_of((dh_pgno)p)))
+            dh_bits_set(written, p);
+    }
+    dh_bits_or(written, &heap->alloc.changed, limit);
+}
+
+int dh_show_heap(dh_heap *heap, const dh_heap *source, uint64_t *pages_out, uint64_t *stop_ns_out)
+{
+    dh_bits written;
+    int rc;
+
+    if (heap->is_forked)
+        return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process");
+    rc = dh_bits_init(&written, heap->arena.capacity_pages);
+    if (rc != 0)
+        return rc;
+    dhi_world_stop(heap);
+    uint64_t stop_began_ns = dhi_clock_ns();
+    rc = check_source(heap, source);
+    if (rc == 0) {
+        enter_differences(heap, source, &written);
+        *pages_out = show(heap, &(target){NULL, source}, &written);
+    }
+    *stop_ns_out = dhi_clock_ns() - stop_began_ns;
+    dhi_world_resume(heap);
+    dh_bits_finish(&written);
+    return rc;
 }
