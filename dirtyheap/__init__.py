@@ -26,7 +26,18 @@ from .heap import Heap, open
 from .pickled import Pickled
 from .probe import ProbeResult, probe
 from .records import asdict, field, record
-from .results import Backup, CollectStats, Commit, HeapStats, Pending, Problem, VerifyReport
+from .results import (
+    Backup,
+    Change,
+    CollectStats,
+    Commit,
+    Diff,
+    HeapStats,
+    Pending,
+    Problem,
+    VerifyReport,
+)
+from .savepoints import Savepoint
 from .scalars import Unknown, register
 from .verifier import verify
 
@@ -35,11 +46,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Backup",
     "Buffer",
+    "Change",
     "CollectStats",
     "Commit",
     "CommitError",
     "Deque",
     "Dict",
+    "Diff",
     "Heap",
     "HeapClosedError",
     "HeapCorruptError",
@@ -56,6 +69,7 @@ __all__ = [
     "ReadOnlyError",
     "Record",
     "RecordClassError",
+    "Savepoint",
     "Set",
     "SortedDict",
     "StaleObjectError",

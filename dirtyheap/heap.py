@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
@@ -35,8 +36,9 @@ from .errors import (
 from .guard import exclusive
 from .history import History, commit_argument
 from .results import Backup, CollectStats, Commit, HeapStats, Pending, VerifyReport
+from .savepoints import Savepoints, show
 from .snapshots import SnapshotStore, Source
-from .store import PAGE_BYTES, Store
+from .store import PAGE_BYTES, Record, Store
 from .verifier import Progress
 
 CAPACITY_BYTES: Final = 64 << 30
@@ -127,6 +129,29 @@ def open(
     )
 
 
+def _load(ptr: Any, source: Store | Source, record: Record | None) -> None:
+    """The state of a commit into a core that holds nothing yet."""
+    for extent in source.extents_at(record.id if record else 0):
+        fd = source.locate(extent)
+        try:
+            if os.fstat(fd).st_size != extent.file_bytes:
+                raise HeapCorruptError(f"the base file {extent.file_name} has a wrong size")
+            check(
+                lib.dh_load_extent(
+                    ptr, extent.number, extent.version, fd, extent.file_bytes, extent.checksum
+                ),
+                ptr,
+            )
+        finally:
+            os.close(fd)
+    state = ffi.NULL
+    if record is not None:
+        for chunk in source.deltas_of(record):
+            check(lib.dh_load_delta(ptr, ffi.from_buffer(chunk), len(chunk)), ptr)
+        state = ffi.new("dh_state *", (record.root, record.hwm_pages, record.serial_next))
+    check(lib.dh_load_finish(ptr, state), ptr)
+
+
 def _tracker_id(name: str) -> int:
     if name == "auto":
         name = os.environ.get("DIRTYHEAP_TRACKER", "auto")
@@ -195,52 +220,54 @@ class Heap(Contents, History):
 
     def _start(self, source: Store | Source) -> None:
         """Make the core and load it: a new one each time."""
-        capacity, tracker, allow_pickle = self._options
-        key = source.meta["hash_key"]
-        self._core = _native.Core(
-            capacity,
-            tracker,
-            int.from_bytes(key[:8], "little"),
-            int.from_bytes(key[8:], "little"),
-        )
-        self._core.allow_pickle = allow_pickle
+        self._core = self._new_core(self._options[1], source.meta)
         # The method below hands its keywords through, which costs as much as the record.
         self.new = self._core.new_record  # type: ignore[method-assign]
         try:
             self._ptr = ffi.cast("dh_heap *", self._core.address)
             self._committer = Committer(self._ptr)
+            self._savepoints = Savepoints(self._core, self._ptr)
             if isinstance(source, Store):
                 lib.dh_fork_guard_fd(self._ptr, source.lock_fd)
-            self._load(source)
+            _load(self._ptr, source, source.last)
+            self._core.read_only = self._is_read_only
         except BaseException:
             self._core.close()
             raise
 
-    def _load(self, store: Store | Source) -> None:
-        last = store.last
-        for extent in store.extents_at(last.id if last else 0):
-            fd = store.locate(extent)
-            try:
-                if os.fstat(fd).st_size != extent.file_bytes:
-                    raise HeapCorruptError(f"the base file {extent.file_name} has a wrong size")
-                self._check(
-                    lib.dh_load_extent(
-                        self._ptr,
-                        extent.number,
-                        extent.version,
-                        fd,
-                        extent.file_bytes,
-                        extent.checksum,
-                    )
-                )
-            finally:
-                os.close(fd)
-        state = ffi.NULL
-        if last is not None:
-            for chunk in store.deltas_of(last):
-                self._check(lib.dh_load_delta(self._ptr, ffi.from_buffer(chunk), len(chunk)))
-            state = ffi.new("dh_state *", (last.root, last.hwm_pages, last.serial_next))
-        self._check(lib.dh_load_finish(self._ptr, state))
+    def _new_core(self, tracker: int, meta: Mapping[str, Any]) -> _native.Core:
+        capacity, _, allow_pickle = self._options
+        key = meta["hash_key"]
+        core = _native.Core(
+            capacity, tracker, int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+        )
+        core.allow_pickle = allow_pickle
+        return core
+
+    def _load_beside(self, record: Record) -> _native.Core:
+        """A second core that shows a kept commit; whoever asks for it closes it."""
+        store = self._writable_store()
+        core = self._new_core(lib.DH_TRACKER_COMPARE, store.meta)  # nobody writes to it
+        try:
+            _load(ffi.cast("dh_heap *", core.address), store, record)
+        except BaseException:
+            core.close()
+            raise
+        return core
+
+    def _snapshot(self, at: int | str | None) -> Heap:
+        """Another heap object that shows a kept commit, and reads no pickles."""
+        capacity, _, _ = self._options
+        return Heap(
+            self.path,
+            create=False,
+            read_only=True,
+            at=at,
+            capacity=capacity,
+            tracker="compare",
+            allow_pickle=False,
+            keep=1,
+        )
 
     def _check(self, rc: int) -> None:
         if rc != 0:
@@ -280,6 +307,8 @@ class Heap(Contents, History):
             # An interrupt may come between any two: each can be done again, and the last says that
             # all are done.
             self._is_closing = True
+            if not self._core.closed:
+                self._savepoints.end_all("the heap was closed")
             exports = self._core.exports_count
             self._core.close()
             self._store.close()
@@ -385,7 +414,22 @@ class Heap(Contents, History):
     @exclusive("commit()")
     def _commit(self, note: str, began_ns: int) -> Commit:
         self._refuse_in_transaction("commit()")
-        return self._committer.commit(self._writable_store(), note, began_ns)
+        return self._commit_now(note, began_ns)
+
+    def _commit_now(self, note: str, began_ns: int) -> Commit:
+        store = self._writable_store()
+        before = store.last
+        try:
+            commit = self._committer.commit(store, note, began_ns)
+        except BaseException as error:
+            # When the changes are where they were, savepoints stand. Without a note an interrupted
+            # commit may have had nothing to store, and taken the dirty set all the same.
+            is_put_back = store.last is before and (note != "" or isinstance(error, Exception))
+            if not is_put_back or self._committer.poison:
+                self._savepoints.end_all("the heap was committed")
+            raise
+        self._savepoints.end_all("the heap was committed")
+        return commit
 
     # --- fold -------------------------------------------------------------------------------------
 
@@ -408,12 +452,8 @@ class Heap(Contents, History):
         since raise StaleObjectError.
         """
         self._refuse_in_transaction("rollback()")
-        return self._show(ffi.NULL)
-
-    def _show(self, savepoint: Any) -> int:
-        pages, stop_ns = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        self._check(lib.dh_show_state(self._ptr, savepoint, pages, stop_ns))
-        return int(pages[0])
+        self._savepoints.end_all("the heap went back to its last commit")
+        return show(self._ptr, ffi.NULL)
 
     def transaction(self) -> AbstractContextManager[Heap]:
         """All or nothing: commits at the end of the block, goes back to its start on an exception.
@@ -457,7 +497,7 @@ class Heap(Contents, History):
 
     @exclusive("transaction()")
     def _commit_transaction(self, began_ns: int) -> None:
-        self._committer.commit(self._writable_store(), "", began_ns)
+        self._commit_now("", began_ns)
 
     def hold(self) -> AbstractContextManager[Heap]:
         """No commit, rollback or collection of another thread falls inside the block: for groups

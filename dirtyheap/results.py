@@ -41,6 +41,59 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between two commits.
+
+    Attributes:
+        kind: ``"added"``, ``"removed"``, ``"changed"`` or ``"moved"``.
+        path: where, as one would write it: ``root['users'][17].name``; the element of a set in
+            braces; bytes of a buffer as a slice. In the older commit for what was removed or moved,
+            else in the newer.
+        before, after: short texts of what was there and what is; of a move, ``after`` is the new
+            path; empty where there was, or is, nothing.
+    """
+
+    kind: str
+    path: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        """On one line."""
+        if self.kind == "added":
+            return f"added {self.path}: {self.after}"
+        if self.kind == "removed":
+            return f"removed {self.path}: {self.before}"
+        if self.kind == "moved":
+            return f"moved {self.path} -> {self.after}"
+        return f"changed {self.path}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What differs between two commits.
+
+    Attributes:
+        before, after: ids of the commits; 0: the empty heap.
+        pages: pages of the arena whose committed bytes differ.
+        bytes: of these, bytes that differ, in whole 8-byte words.
+        changes: what differs in containers, at most as many as were asked for.
+        more: how many changes are not listed.
+    """
+
+    before: int
+    after: int
+    pages: int
+    bytes: int
+    changes: tuple[Change, ...]
+    more: int
+
+    def __bool__(self) -> bool:
+        """Whether any container differs."""
+        return bool(self.changes) or self.more > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """What a commit would store now: ``pages`` that differ, ``bytes`` in whole 8-byte words."""
 

@@ -335,6 +335,21 @@ static PyObject *core_serial(PyObject *obj, PyObject *container)
     return PyLong_FromUnsignedLongLong(is_ours ? ((dhp_proxy *)container)->handle.serial : 0);
 }
 
+PyDoc_STRVAR(stored_fields_doc,
+             "stored_fields($self, record, /)\n--\n\n"
+             "A dict of the fields that a record of this heap was stored with, whatever its class "
+             "is now.");
+static PyObject *core_stored_fields(PyObject *obj, PyObject *record)
+{
+    dhp_core *self = (dhp_core *)obj;
+    if (!dhp_is_proxy(self->state, record) || ((dhp_proxy *)record)->core != self ||
+        !dh_is_ref_to(((dhp_proxy *)record)->handle.word, DH_T_RECORD)) {
+        PyErr_SetString(PyExc_TypeError, "a record of this heap is expected");
+        return NULL;
+    }
+    return dhp_record_stored((dhp_proxy *)record);
+}
+
 PyDoc_STRVAR(take_mark_doc, "take_mark($self, /)\n--\n\n"
                             "A number above those of all transactions and savepoints so far.");
 static PyObject *core_take_mark(PyObject *obj, PyObject *ignored)
@@ -494,6 +509,7 @@ static PyMethodDef core_methods[] = {
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {"owns", core_owns, METH_O, owns_doc},
     {"serial", core_serial, METH_O, serial_doc},
+    {"stored_fields", core_stored_fields, METH_O, stored_fields_doc},
     {"take_mark", core_take_mark, METH_NOARGS, take_mark_doc},
     {"take_undone", core_take_undone, METH_NOARGS, take_undone_doc},
     {"new_array", core_new_array, METH_VARARGS, new_array_doc},

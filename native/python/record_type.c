@@ -277,6 +277,8 @@ static PyObject *stored_by_name(dhp_proxy *self, bool for_repr)
     return for_repr || values == NULL ? values : dhp_resolve_inside(core, count_before, values);
 }
 
+PyObject *dhp_record_stored(dhp_proxy *record) { return stored_by_name(record, false); }
+
 /* "Name(a=1, b=2)"; steals values. */
 static PyObject *text_of_values(PyObject *name, PyObject *values)
 {

@@ -156,6 +156,9 @@ extern PyType_Spec dhp_record_spec;
 /* The name of its class; TypeError when it is no record. */
 PyObject *dhp_record_name(dhp_state *state, PyObject *obj);
 extern PyType_Spec dhp_unknown_record_spec;
+/* {name: value} as it was stored, whatever this program says of the class; new. May run Python code
+ * (unpackers). */
+PyObject *dhp_record_stored(dhp_proxy *record);
 /* Core.new_record(class, *args, **kwargs). */
 PyObject *dhp_record_new(dhp_core *core, PyObject *args, PyObject *kwargs);
 

@@ -9,6 +9,7 @@
  * The high-water mark and the serial counter never go back: what lies below the mark may be dirty,
  * and an identity number that was handed out must not come again.
  */
+#include "array.h"
 #include "buffer.h"
 #include "capture.h"
 
@@ -154,12 +155,12 @@ static bool entries_equal(const dh_table_entry *a, const dh_table_entry *b)
     return a->kind == b->kind && memcmp(a->value, b->value, sizeof a->value) == 0;
 }
 
-/* Whether a handle's container is in the older state, with the same words in its head. */
-static bool handle_is_in(const dh_heap *heap, const dh_heap *source, const dh_handle *handle)
+/* Whether a container is in the older state, with the same words in its head. */
+static bool container_is_in(const dh_heap *heap, const dh_heap *source, dh_word word)
 {
     uint8_t scratch[DH_PAGE_BYTES];
-    dh_off off = dh_ref_off(handle->word);
-    const void *now = dh_deref(heap, handle->word, dh_ref_type(handle->word), DH_HEAD_BYTES);
+    dh_off off = dh_ref_off(word);
+    const void *now = dh_deref(heap, word, dh_ref_type(word), DH_HEAD_BYTES);
 
     if (now == NULL || !dh_cell_is_allocated(source, off))
         return false;
@@ -167,21 +168,33 @@ static bool handle_is_in(const dh_heap *heap, const dh_heap *source, const dh_ha
     return memcmp(then + off % DH_PAGE_BYTES, now, DH_HEAD_BYTES) == 0;
 }
 
-/* The Buffer that owns a pinned run, if a live handle leads to one. */
-static const dh_handle *pin_owner(const dh_heap *heap, const dh_pin *pin)
+/* The Buffer that a handle leads to, of itself or of an Array, when its memory begins at this page;
+ * else 0. */
+static dh_word handle_buffer_at(const dh_heap *heap, const dh_handle *handle, dh_pgno first)
 {
-    size_t index = 0;
-    const dh_handle *handle;
+    dh_word buffer = handle->word;
     uint8_t *data;
     uint64_t size;
 
+    if (dh_is_ref_to(buffer, DH_T_ARRAY) && dh_array_buffer(heap, buffer, &buffer) != 0)
+        return 0;
+    if (!dh_is_ref_to(buffer, DH_T_BUFFER) || dh_buffer_read(heap, buffer, &data, &size) != 0)
+        return 0;
+    return size > 0 && data == dh_arena_page(&heap->arena, first) ? buffer : 0;
+}
+
+/* The Buffer that owns a pinned run, if a live handle leads to it; else 0. */
+static dh_word pin_owner(const dh_heap *heap, const dh_pin *pin)
+{
+    size_t index = 0;
+    const dh_handle *handle;
+
     while ((handle = dh_handles_next(&heap->handles, &index)) != NULL) {
-        if (dh_is_ref_to(handle->word, DH_T_BUFFER) &&
-            dh_buffer_read(heap, handle->word, &data, &size) == 0 && size > 0 &&
-            data == dh_arena_page(&heap->arena, pin->first))
-            return handle;
+        dh_word buffer = handle_buffer_at(heap, handle, pin->first);
+        if (buffer != 0)
+            return buffer;
     }
-    return NULL;
+    return 0;
 }
 
 /* R3: what views may write to is free in the older state, or the same Buffer's. */
@@ -199,8 +212,8 @@ static bool pin_allows(const dh_heap *heap, const dh_heap *source, const dh_pin 
     }
     if (is_free || !is_same)
         return is_free;
-    const dh_handle *owner = pin_owner(heap, pin);
-    return owner != NULL && handle_is_in(heap, source, owner);
+    dh_word owner = pin_owner(heap, pin);
+    return owner != 0 && container_is_in(heap, source, owner);
 }
 
 static int check_source(dh_heap *heap, const dh_heap *source)
