@@ -135,7 +135,7 @@ class _State:
 
 
 def _inner(value: Any) -> Iterator[tuple[Any, str]]:
-    """The containers in a value, and the steps to them: itself, or those in a tuple or frozenset."""
+    """The containers in a value and the steps to them: itself, or those in a tuple or frozenset."""
     pending = [(value, "")]
     while pending:
         one, step = pending.pop()
@@ -208,7 +208,9 @@ class _Differ:
         for name, value in before.items():
             yield from self._removed(serial, f".{name}", value)
 
-    def _compare_sets(self, serial: int, old: Iterable[Any], new: Iterable[Any]) -> Iterator[Change]:
+    def _compare_sets(
+        self, serial: int, old: Iterable[Any], new: Iterable[Any]
+    ) -> Iterator[Change]:
         before = {_identity(self._old, element): element for element in old}
         for element in new:
             identity = _identity(self._new, element)
@@ -343,7 +345,9 @@ def _compare_bytes(path: str, old: memoryview, new: memoryview) -> Iterator[Chan
             text(bytes(new[begin : min(end, begin + _TEXT_CHARACTERS_MAX)])),
         )
     if new.nbytes > shorter:
-        yield Change("added", f"{path}[{shorter}:{new.nbytes}]", "", f"{new.nbytes - shorter} bytes")
+        yield Change(
+            "added", f"{path}[{shorter}:{new.nbytes}]", "", f"{new.nbytes - shorter} bytes"
+        )
     if old.nbytes > shorter:
         yield Change(
             "removed", f"{path}[{shorter}:{old.nbytes}]", f"{old.nbytes - shorter} bytes", ""
@@ -351,7 +355,7 @@ def _compare_bytes(path: str, old: memoryview, new: memoryview) -> Iterator[Chan
 
 
 def _ranges(old: memoryview, new: memoryview, size: int) -> list[tuple[int, int]]:
-    """Where the first ``size`` bytes differ; beyond a hundred ranges the last one takes the rest."""
+    """Where the first ``size`` bytes differ; after a hundred ranges the last takes the rest."""
     ranges: list[tuple[int, int]] = []
     for block in range(0, size, _BLOCK_BYTES):
         limit = min(block + _BLOCK_BYTES, size)

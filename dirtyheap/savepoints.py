@@ -6,8 +6,8 @@
       |
     ended       by release(), by a commit, by going back beyond it, by the heap's end
 
-A savepoint is a copy of the uncommitted pages, laid over the last commit; so a commit ends it. Which
-blocks were undone the compiled core remembers (block_type.c): it may not call Python code there.
+A savepoint is a copy of the uncommitted pages, laid over the last commit; so a commit ends it.
+Which blocks were undone the compiled core remembers (block_type.c): it may not call Python there.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ class Savepoint:
             self.release()
 
     def __repr__(self) -> str:
-        return f"<dirtyheap.Savepoint, ended: {self._ended}>" if self._ended else "<dirtyheap.Savepoint>"
+        return (
+            f"<dirtyheap.Savepoint, ended: {self._ended}>"
+            if self._ended
+            else "<dirtyheap.Savepoint>"
+        )
 
 
 class Savepoints:

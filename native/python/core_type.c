@@ -325,9 +325,10 @@ static PyObject *core_owns(PyObject *obj, PyObject *container)
                            ((dhp_proxy *)container)->core == self);
 }
 
-PyDoc_STRVAR(serial_doc, "serial($self, container, /)\n--\n\n"
-                         "The identity number of a container of this heap, the same in every commit "
-                         "that holds it;\n0 for anything else.");
+PyDoc_STRVAR(serial_doc,
+             "serial($self, container, /)\n--\n\n"
+             "The identity number of a container of this heap, the same in every commit "
+             "that holds it;\n0 for anything else.");
 static PyObject *core_serial(PyObject *obj, PyObject *container)
 {
     dhp_core *self = (dhp_core *)obj;

@@ -36,8 +36,8 @@ static uint32_t words_that_differ(const uint8_t *a, const uint8_t *b)
 int dh_compare(const dh_heap *a, const dh_heap *b, uint64_t *pages_out, uint64_t *bytes_out)
 {
     uint8_t scratch_a[DH_PAGE_BYTES], scratch_b[DH_PAGE_BYTES];
-    uint64_t limit = a->arena.hwm_pages > b->arena.hwm_pages ? a->arena.hwm_pages
-                                                             : b->arena.hwm_pages;
+    uint64_t limit =
+        a->arena.hwm_pages > b->arena.hwm_pages ? a->arena.hwm_pages : b->arena.hwm_pages;
 
     *pages_out = *bytes_out = 0;
     for (uint64_t p = 1; p < limit; p++) {

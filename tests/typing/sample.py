@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -25,6 +26,22 @@ def open_and_commit(path: Path) -> int:
         assert_type(commit, dh.Commit)
         assert_type(commit.bytes_written, int)
         return commit.id
+
+
+def history(path: Path) -> list[str]:
+    with dh.open(path, keep=timedelta(days=1)) as heap, heap.savepoint() as savepoint:
+        assert_type(savepoint, dh.Savepoint)
+        assert_type(savepoint.rollback(), int)
+        commit = heap.tag("first", heap.history()[0])
+        assert_type(commit, dh.Commit)
+        assert_type(heap.tags(), dict[str, dh.Commit])
+        assert_type(heap.restore("first"), dh.Commit)
+        heap.untag("first")
+        diff = heap.diff(1, commit, limit=10)
+        assert_type(diff, dh.Diff)
+    with dh.open(path, read_only=True, at=commit) as snapshot:
+        assert_type(snapshot.read_only, bool)
+    return [str(change) for change in diff.changes if change.kind == "added"]
 
 
 class Money:

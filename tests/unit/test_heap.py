@@ -453,6 +453,9 @@ METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "tags": lambda heap: heap.tags(),
     "tag": lambda heap: heap.tag("name"),
     "untag": lambda heap: heap.untag("name"),
+    "restore": lambda heap: heap.restore(1),
+    "diff": lambda heap: heap.diff(1),
+    "savepoint": lambda heap: heap.savepoint(),
 }
 
 

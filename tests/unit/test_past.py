@@ -405,9 +405,7 @@ def test_a_view_of_memory_that_was_free_stays_pinned(path: Path) -> None:
 
 
 @pytest.mark.parametrize("point,rc", [("commit.encode", 5), ("extent.write", 28)])
-def test_a_restore_that_fails_leaves_everything_as_it_was(
-    path: Path, point: str, rc: int
-) -> None:
+def test_a_restore_that_fails_leaves_everything_as_it_was(path: Path, point: str, rc: int) -> None:
     with dh.open(path, keep=10) as heap:
         fill(heap)
         heap.root["bulk"] = heap.buffer(random.Random(1).randbytes(3 << 20))
@@ -484,8 +482,10 @@ def set_(path: str, value: Any) -> Callable[[dh.Dict], Any]:
         (set_("root['users'][1].age", 8), ["changed root['users'][1].age: 7 -> 8"]),
         (set_("root['users'][1].friends", [1]),
          ["changed root['users'][1].friends: None -> <List of 1>"]),
-        (lambda root: root["users"][0]["tags"].update("c") or root["users"][0]["tags"].remove("a"),
-         ["added root['users'][0]['tags']{'c'}: 'c'", "removed root['users'][0]['tags']{'a'}: 'a'"]),
+        (lambda root: root["users"][0]["tags"].add("c"),
+         ["added root['users'][0]['tags']{'c'}: 'c'"]),
+        (lambda root: root["users"][0]["tags"].remove("a"),
+         ["removed root['users'][0]['tags']{'a'}: 'a'"]),
         (set_("root['sorted'][3]", "z"), ["added root['sorted'][3]: 'z'"]),
         (lambda root: root["queue"].appendleft(0), ["added root['queue'][0]: 0"]),
         (lambda root: root["queue"].pop(), ["removed root['queue'][2]: 3"]),
