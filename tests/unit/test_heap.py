@@ -453,6 +453,7 @@ METHODS: dict[str, Callable[[dh.Heap], Any]] = {
     "tags": lambda heap: heap.tags(),
     "tag": lambda heap: heap.tag("name"),
     "untag": lambda heap: heap.untag("name"),
+    "backup": lambda heap: heap.backup("elsewhere"),
     "restore": lambda heap: heap.restore(1),
     "diff": lambda heap: heap.diff(1),
     "savepoint": lambda heap: heap.savepoint(),
