@@ -1,8 +1,10 @@
 """Verify: everything a heap has on disk and in memory, held against the rules of its format.
 
-    index     the engine's B-trees, by the guard's own walk      rows       hashes and types
-    chain     each record the child of the one before            files      trailers, every page
-    deltas    played back: every page's checksum                 structure  allocator, all containers
+    index     the engine's B-trees, by the guard's own walk
+    rows      hashes and types; each commit the child of the one before
+    files     trailers, and every page by its checksum
+    deltas    played back: every page that comes of them
+    contents  the allocator, every container, every value's one owner
 
 :func:`verify_open` looks at a heap that is open, :func:`verify` at one that need not even open:
 it writes nothing, goes on where ``dh.open`` refuses, and tells all it can find. What is damaged is

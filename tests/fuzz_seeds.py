@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -45,19 +47,23 @@ def _small_heaps(directory: Path) -> list[Path]:
     return made
 
 
+@contextmanager
+def _rows(path: Path, database: bytes) -> Iterator[lmdb.Cursor]:
+    options = {"map_size": 1 << 30, "max_dbs": 8, "readonly": True, "lock": False}
+    with lmdb.open(str(path), **options) as env, env.begin() as txn:
+        yield txn.cursor(env.open_db(database, txn, create=False))
+
+
 def _chunks(path: Path) -> list[bytes]:
-    with lmdb.open(str(path), map_size=1 << 30, max_dbs=8, readonly=True, lock=False) as env:
-        with env.begin() as txn:
-            return [bytes(v) for _, v in txn.cursor(env.open_db(b"deltas", txn, create=False))]
+    with _rows(path, b"deltas") as cursor:
+        return [bytes(chunk) for _, chunk in cursor]
 
 
 def _last_record(path: Path) -> dict[str, int]:
-    with lmdb.open(str(path), map_size=1 << 30, max_dbs=8, readonly=True, lock=False) as env:
-        with env.begin() as txn:
-            cursor = txn.cursor(env.open_db(b"commits", txn, create=False))
-            assert cursor.last()
-            record: dict[str, int] = msgpack.unpackb(cursor.value()[:-16])
-            return record
+    with _rows(path, b"commits") as cursor:
+        assert cursor.last()
+        record: dict[str, int] = msgpack.unpackb(cursor.value()[:-16])
+        return record
 
 
 def _pages(path: Path) -> bytes:

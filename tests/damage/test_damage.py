@@ -119,11 +119,11 @@ def assert_not_trivial(cases: list[Case]) -> None:
 
 
 def test_damaged_files(scratch: Path) -> None:
-    check_storage(scratch, 900)
+    check_storage(scratch, 700)
 
 
 def test_hostile_structure(scratch: Path) -> None:
-    check_hostile(scratch, 600)
+    check_hostile(scratch, 500)
 
 
 def check_hostile(directory: Path, count: int) -> None:

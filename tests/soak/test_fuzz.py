@@ -1,8 +1,8 @@
 """The fuzzers of native/fuzz, seeded with what real heaps are made of; see native/fuzz/fuzzer.c.
 
-``DH_FUZZ_SECONDS`` says how long each runs; ``DH_TEST_SEED`` repeats a run. What crashed one is kept
-as ``native/build/fuzz/crash-NAME``. A decoder that lacks a check must be caught, or the rest proves
-nothing.
+``DH_FUZZ_SECONDS`` says how long each runs; ``DH_TEST_SEED`` repeats a run. What crashed one is
+kept as ``native/build/fuzz/crash-NAME``. A decoder that lacks a check must be caught, or the rest
+proves nothing.
 """
 
 from __future__ import annotations
