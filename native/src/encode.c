@@ -21,6 +21,11 @@
 /* A rebase costs a file and two syncs: not worth it for less. */
 #define REBASE_BYTES_MIN (1024u * 1024u)
 
+/* The engine gives a value of more than about half a page whole pages of its own, with a head of 16
+ * bytes in the first; a smaller one stands beside its key, on a page that is written anyway. */
+#define ENGINE_HEAD_BYTES 16u
+#define BESIDE_KEY_BYTES_MAX 1024u
+
 /* A growing byte array. */
 typedef struct {
     uint8_t *bytes;
@@ -163,6 +168,57 @@ static int close_chunk(encoder *enc)
     return 0;
 }
 
+/* The first entries of the chunk being filled become a chunk; the others stay. */
+static int close_first(encoder *enc, uint32_t count, size_t payload_size)
+{
+    size_t entries_left = enc->entries.size - count * (size_t)DH_ENTRY_BYTES;
+    size_t payload_left = enc->payload.size - payload_size;
+    uint32_t count_left = enc->entries_count - count;
+
+    enc->entries.size -= entries_left;
+    enc->payload.size -= payload_left;
+    enc->entries_count = count;
+    int rc = close_chunk(enc);
+    if (rc != 0)
+        return rc;
+    memmove(enc->entries.bytes, enc->entries.bytes + count * (size_t)DH_ENTRY_BYTES, entries_left);
+    memmove(enc->payload.bytes, enc->payload.bytes + payload_size, payload_left);
+    enc->entries.size = entries_left;
+    enc->payload.size = payload_left;
+    enc->entries_count = count_left;
+    return 0;
+}
+
+/* What little of the last chunk lies beyond a whole page of the engine becomes a chunk of its own:
+ * most commits are of one chunk, and this is one page less of some eight to write. */
+static int close_last(encoder *enc)
+{
+    size_t size = DH_CHUNK_HEADER_BYTES + enc->entries.size + enc->payload.size;
+    size_t pages = (size + ENGINE_HEAD_BYTES) / DH_PAGE_BYTES, first = DH_CHUNK_HEADER_BYTES;
+    size_t payload_size = 0;
+    uint32_t count = 0;
+
+    if (pages == 0)
+        return close_chunk(enc);
+    while (count < enc->entries_count) {
+        dh_delta_entry entry;
+        int rc = dh_entry_decode(enc->entries.bytes + count * (size_t)DH_ENTRY_BYTES, &entry);
+        DH_ASSERT(rc == 0); /* our own */
+        if (first + DH_ENTRY_BYTES + entry.size > pages * DH_PAGE_BYTES - ENGINE_HEAD_BYTES)
+            break;
+        first += DH_ENTRY_BYTES + entry.size;
+        payload_size += entry.size;
+        count++;
+    }
+    bool is_rest_small = size - first + DH_CHUNK_HEADER_BYTES <= BESIDE_KEY_BYTES_MAX;
+    if (count > 0 && count < enc->entries_count && is_rest_small) {
+        int rc = close_first(enc, count, payload_size);
+        if (rc != 0)
+            return rc;
+    }
+    return close_chunk(enc);
+}
+
 static uint64_t extent_used_bytes(const dh_capture *capture, uint32_t extent_no)
 {
     uint64_t pages = capture->state.hwm_pages, first = (uint64_t)extent_no * DH_EXTENT_PAGES;
@@ -245,7 +301,7 @@ static void *encode_share(void *context)
     if (enc->rc == 0)
         enc->rc = encode_freed(enc, UINT32_MAX);
     if (enc->rc == 0)
-        enc->rc = close_chunk(enc);
+        enc->rc = close_last(enc);
     return NULL;
 }
 

@@ -308,6 +308,38 @@ static void random_histories_reopen_as_committed(size_t rounds)
     store_reset();
 }
 
+/* The last chunk is cut so that its rest stands beside its key: the rest is small, the first is
+ * whole pages of the engine but for less than an entry, and both together are what was written. */
+static void a_commit_just_beyond_a_page_of_the_engine_is_cut_there(void)
+{
+    size_t cuts = 0;
+    for (uint64_t pages = 1; pages < 500; pages += 1 + check_random_below(8)) {
+        dh_heap *heap = heap_new();
+        dh_off off;
+        CHECK_EQ(dh_load_finish(heap, NULL), 0);
+        CHECK_EQ(dh_cell_new(heap, 500 * 4096, DH_RAW, &off), 0);
+        commit(heap, true);
+        size_t before = disk.chunks_count;
+        for (uint64_t p = 0; p < pages; p++)
+            ((uint64_t *)dh_at(heap, off))[p * 512] = p + 1;
+        commit(heap, true);
+        size_t made = disk.chunks_count - before;
+        CHECK(made == 1 || made == 2);
+        if (made == 2) {
+            size_t first = disk.chunks[before].size, rest = disk.chunks[before + 1].size;
+            CHECK(rest <= 1024);
+            CHECK((first + 16) % 4096 == 0 || 4096 - (first + 16) % 4096 < 12 + 2 + 8);
+            cuts++;
+        }
+        heap = reopen(heap);
+        for (uint64_t p = 0; p < 500; p++)
+            CHECK_EQ(((uint64_t *)dh_at(heap, off))[p * 512], p < pages ? p + 1 : 0);
+        dh_heap_close(heap);
+        store_reset();
+    }
+    CHECK(cuts > 3);
+}
+
 /* A run that covers an extent and is freed again leaves a base file without pages. */
 static void a_freed_extent_folds_to_nothing(void)
 {
@@ -478,6 +510,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < 2; i++) {
         tracker = trackers[i];
         random_histories_reopen_as_committed(150);
+        a_commit_just_beyond_a_page_of_the_engine_is_cut_there();
         a_freed_extent_folds_to_nothing();
         a_commit_of_one_word_is_small();
         damaged_chunks_are_refused();
