@@ -90,11 +90,12 @@ class StoredPages:
             name: environment.open_db(name.encode(), txn=txn, create=False)
             for name in ("commits", "deltas", "extents")
         }
-        rows = {
-            int.from_bytes(key, "big"): msgpack.unpackb(unsealed(value))
-            for key, value in txn.cursor(db=databases["extents"])
-        }
-        extents = {number: row["version"] for number, row in rows.items()}
+        extents: dict[int, int] = {}  # the newest version of each: keys ascend
+        names: dict[int, str] = {}
+        for key, value in txn.cursor(db=databases["extents"]):
+            extent, version = struct.unpack(">IQ", key)
+            extents[extent] = version
+            names[extent] = msgpack.unpackb(unsealed(value))["file_name"]
         for key, value in txn.cursor(db=databases["commits"]):
             number = int.from_bytes(key, "big")
             if number in self.commits:
@@ -107,7 +108,7 @@ class StoredPages:
             self.commits[number] = commit
             for extent, version in extents.items():
                 if version == number and self._bases.get(extent) != version:
-                    self._apply_base(commit, extent, version, rows[extent]["file_name"])
+                    self._apply_base(commit, extent, version, names[extent])
 
     def _apply_chunk(self, commit: StoredCommit, chunk: bytes, extents: dict[int, int]) -> None:
         magic, parent, number, _, entries, payload_bytes, zero = struct.unpack_from(

@@ -40,11 +40,13 @@ words[:] = numpy.arange(512)
 heap.commit()
 rng = random.Random(1)
 found = {}
-for verb in ("rollback", "commit", "rollback", "commit"):  # the first of each makes its buffers
-    for count in (PAGES_MANY, PAGES_FEW):
-        words[rng.sample(range(1, pages), count), 7] += 1
-        found[f"{verb} of {count}"] = touched(getattr(heap, verb))
-        heap.commit()  # which forgets the pages that a rollback restored
+for _ in range(4):  # the least counts: the first makes buffers, any may meet a collection of Python's
+    for verb in ("rollback", "commit"):
+        for count in (PAGES_MANY, PAGES_FEW):
+            words[rng.sample(range(1, pages), count), 7] += 1
+            name = f"{verb} of {count}"
+            found[name] = min(found.get(name, 1 << 60), touched(getattr(heap, verb)))
+            heap.commit()  # which forgets the pages that a rollback restored
 print(json.dumps(found))
 del words, memory
 heap.close()
