@@ -28,9 +28,14 @@ def touched(work):
     Path("/proc/self/clear_refs").write_text("1")
     cold.sum()  # so that no translation from before is still cached
     work()
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Referenced:"):
-            return int(line.split()[1]) << 10
+    total, is_ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):  # a mapping: of libraries other processes make notes, too
+            is_ours = len(words) < 6 or words[5] == "[heap]" or words[5].startswith(sys.argv[1])
+        elif is_ours and words[0] == "Referenced:":
+            total += int(words[1]) << 10
+    return total
 
 heap = dh.open(sys.argv[1], capacity=1 << 30)
 pages = int(sys.argv[2]) << 8
@@ -40,7 +45,7 @@ words[:] = numpy.arange(512)
 heap.commit()
 rng = random.Random(1)
 found = {}
-for _ in range(4):  # the least counts: the first makes buffers, any may meet a collection of Python's
+for _ in range(3):  # the least counts: the first makes buffers, any may meet Python's collector
     for verb in ("rollback", "commit"):
         for count in (PAGES_MANY, PAGES_FEW):
             words[rng.sample(range(1, pages), count), 7] += 1
@@ -58,8 +63,8 @@ def test_the_memory_touched_follows_the_pages_written(tmp_path: Path) -> None:
     print(small, large)
     for verb in ("rollback", "commit"):
         few, many = f"{verb} of 10", f"{verb} of 3000"
-        # The control: 2990 pages more are seen.
-        assert large[many] - large[few] > 2990 * 4096, "the kernel's notes show nothing"
+        # The control: 2990 pages more are seen, or half of them where they are still cached.
+        assert large[many] - large[few] > 2990 * 4096 / 2, "the kernel's notes show nothing"
         # 61,440 pages of heap more: less than 16 bytes for each. (A page of a base file
         # comes with its neighbours, 64 KiB: so ten, not a hundred.)
         assert large[few] - small[few] < 61_440 * 16
