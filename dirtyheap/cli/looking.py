@@ -1,27 +1,30 @@
-"""``info``, ``log``: what a heap is, and its commits.
+"""``info``, ``log``, ``diff``: what a heap is, its commits, and what changed between two of them.
 
-They read the index alone: a few rows, whatever the size of the heap, and beside a
+``info`` and ``log`` read the index alone: a few rows, whatever the size of the heap, and beside a
 writer too.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
-import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from .. import heap as heaps
 from ..environments import DATA_NAME
 from ..index import Index
+from ..results import Diff
 from ..rows import PAGE_BYTES, Record, Tag
 from ..snapshots import SnapshotStore
 from ..writer_lock import LOCK_NAME
-from .arguments import add_command, count
-from .exit_codes import OK
+from .arguments import add_command, commit_or_tag, count
+from .exit_codes import FOUND, OK
 from .output import Output, columns, moment, plural, printable, size
+
+_CHANGES_MAX: Final = 1000
+_KERNEL_LOCKS: Final = Path("/proc/locks")  # proc_locks(5)
 
 
 def add_commands(commands: Any) -> None:
@@ -42,6 +45,26 @@ def add_commands(commands: Any) -> None:
     )
     log.add_argument("--limit", metavar="N", type=count, help="show the newest N only")
 
+    diff = add_command(
+        commands,
+        "diff",
+        _diff,
+        "what changed between two commits",
+        "Show what changed from commit A to commit B: containers, keys, elements, fields, bytes. "
+        "Reads only, also beside a writer. Exit code 1 when anything changed, 0 when nothing did.",
+    )
+    diff.add_argument("a", metavar="A", type=commit_or_tag, help="a commit's id, or a tag")
+    diff.add_argument(
+        "b", metavar="B", nargs="?", type=commit_or_tag, help="another; the newest if left out"
+    )
+    diff.add_argument(
+        "--limit",
+        metavar="N",
+        type=count,
+        default=_CHANGES_MAX,
+        help=f"list N changes, count the others (default: {_CHANGES_MAX})",
+    )
+
 
 Read = TypeVar("Read")
 
@@ -53,18 +76,23 @@ def read_index(path: Path, read: Callable[[Index, dict[str, Any]], Read]) -> Rea
     return SnapshotStore(path.absolute()).look(read)
 
 
-def _writer_of(path: Path) -> str | None:
-    """The pid of the process that writes the heap, as it says; None: nobody does."""
+def _writer_of(path: Path) -> int | None:
+    """The process that writes the heap, None: nobody that this one can see. Takes no lock, not for
+    a moment: a writer that comes just then would be refused."""
+    lock = path / LOCK_NAME
     try:
-        fd = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        holder, inode = lock.read_bytes()[:32].strip(), lock.stat().st_ino
+        locks = _KERNEL_LOCKS.read_text()
     except OSError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-    finally:
-        os.close(fd)
+    if not holder.isdigit():
+        return None
+    for line in locks.splitlines():
+        # 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF
+        _, kind, _, access, pid, place, *_ = line.replace("->", "").split()
+        is_ours = place.rpartition(":")[2] == str(inode) and int(pid) == int(holder)
+        if (kind, access) == ("FLOCK", "WRITE") and is_ours:
+            return int(holder)
     return None
 
 
@@ -183,3 +211,39 @@ def _log_lines(commits: list[dict[str, Any]], more: int) -> list[str]:
     ]
     lines = columns([("commit", "time", "changed", "tags, note"), *table], right=(0, 2))
     return lines + ([f"... {more} more"] if more else [])
+
+
+# --- diff -----------------------------------------------------------------------------------------
+
+
+def _diff(options: argparse.Namespace, output: Output) -> int:
+    with heaps.open(options.heap, create=False, read_only=True) as heap:
+        found = heap.diff(options.a, options.b, limit=options.limit)
+    document = {
+        "heap": str(options.heap),
+        "before": found.before,
+        "after": found.after,
+        "pages": found.pages,
+        "bytes": found.bytes,
+        "changes": [
+            {
+                "kind": change.kind,
+                "path": change.path,
+                "before": change.before,
+                "after": change.after,
+            }
+            for change in found.changes
+        ],
+        "more": found.more,
+    }
+    output.show(document, _diff_lines(found))
+    return FOUND if found else OK
+
+
+def _diff_lines(found: Diff) -> list[str]:
+    lines = [printable(str(change)) for change in found.changes]
+    if found.more:
+        lines.append(f"... {found.more} more")
+    changes = plural(len(found.changes) + found.more, "change") if found else "no changes"
+    sizes = f"{plural(found.pages, 'page')}, {size(found.bytes)} differ"
+    return [*lines, f"{changes} from commit {found.before} to {found.after}; {sizes}"]

@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. ``arguments``: those of the process if None."""
     _make_streams_total()
     options = _parser().parse_args(arguments)
+    if sys.stdout is None:  # closed by whoever called
+        return _complain("standard output is closed")
     output = Output(is_json=options.json)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning

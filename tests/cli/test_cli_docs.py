@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from commands import Command
 
+import dirtyheap as dh
+
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -66,3 +68,17 @@ def test_every_command_is_on_the_page(command: Command) -> None:
         options = re.findall(r"^  (--[a-z-]+)", command.ok(name, "--help"), re.MULTILINE)
         for option in options:
             assert option in text, f"{name} {option}"
+
+
+def test_the_example_in_the_readme(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with dh.open("shop.heap") as heap:  # as its examples leave it
+        heap.root["stock"] = {"bolt": 39, "nut": 20}
+        heap.root["log"] = ["opened", "8 nuts came in"]
+        heap.commit()
+    text = (PAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    _, _, block = text.partition("    $ dirtyheap dump shop.heap\n")
+    expected = "".join(f"    {line}\n" for line in command.ok("dump", "shop.heap").splitlines())
+    assert block.startswith(expected + "\n")

@@ -1,7 +1,8 @@
-"""``info``, ``log`` and ``tag``: what they show, as text and as JSON."""
+"""``info``, ``log``, ``diff`` and ``tag``: what they show, as text and as JSON."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -55,8 +56,21 @@ def test_info_of_a_new_heap(command: Command, tmp_path: Path) -> None:
 
 def test_info_beside_a_writer(command: Command, shop: Path) -> None:
     with dh.open(shop):
-        assert command.json("info", shop)["writer"] == str(os.getpid())
+        assert command.json("info", shop)["writer"] == os.getpid()
         assert f"writer          process {os.getpid()}" in command.ok("info", shop)
+    assert command.json("info", shop)["writer"] is None
+
+
+def test_info_never_keeps_a_writer_out(
+    command: Command, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", lambda *_: pytest.fail("a lock was taken"))
+    assert command.json("info", shop)["writer"] is None
+
+
+@pytest.mark.parametrize("text", ["", "no pid", "-1", "\0" * 40])
+def test_info_with_another_text_in_the_lock(command: Command, shop: Path, text: str) -> None:
+    (shop / "writer.lock").write_text(text)
     assert command.json("info", shop)["writer"] is None
 
 
@@ -152,3 +166,53 @@ def test_tags_that_will_not_do(
 def test_nothing_to_tag(command: Command, tmp_path: Path) -> None:
     dh.open(tmp_path / "new").close()
     command.fails(5, "nothing was committed yet", "tag", "add", tmp_path / "new", "name")
+
+
+# --- diff -------------------------------------------------------------------------------------
+
+
+def test_diff(command: Command, shop: Path) -> None:
+    ran = command("diff", shop, "1", "2")
+    assert (ran.code, ran.err) == (1, "")
+    *changes, summary = ran.out.splitlines()
+    assert changes == ["changed root['stock']['bolt']: 40 -> 39"]
+    assert summary.startswith("1 change from commit 1 to 2; ") and summary.endswith(" differ")
+    ran = command("diff", shop, "2", "1", "--json")
+    assert ran.code == 1 and ran.json.pop("pages") > 0
+    document = ran.json
+    assert document.pop("pages") > 0 and document.pop("bytes") > 0
+    assert document == {
+        "heap": str(shop),
+        "before": 2,
+        "after": 1,
+        "changes": [
+            {
+                "kind": "changed",
+                "path": "root['stock']['bolt']",
+                "before": "39",
+                "after": "40",
+            }
+        ],
+        "more": 0,
+    }
+
+
+def test_diff_with_the_newest_and_with_tags(command: Command, shop: Path) -> None:
+    command.ok("tag", "add", shop, "start", "1")
+    document = command("diff", shop, "start", "--limit", "3", "--json").json
+    assert (document["before"], document["after"]) == (1, 3)
+    assert len(document["changes"]) == 3 and document["more"] == 28
+    lines = command("diff", shop, "start", "--limit", "3").out.splitlines()
+    assert lines[3] == "... 28 more" and lines[4].startswith("31 changes from commit 1 to 3; ")
+
+
+def test_diff_of_nothing(command: Command, shop: Path) -> None:
+    assert command.ok("diff", shop, "2", "2") == (
+        "no changes from commit 2 to 2; 0 pages, 0 B differ\n"
+    )
+
+
+def test_diff_with_what_is_not_there(command: Command, shop: Path) -> None:
+    command.fails(5, "there is no commit 99", "diff", shop, "1", "99")
+    command.fails(1, "there is no tag 'never'", "diff", shop, "never", "1")
+    command.fails(5, "there is no heap at", "diff", shop / "no", "1", "2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -53,6 +54,8 @@ def rest(command: list[str]) -> list[str]:
         ["dump", "a", "root[0:3]"],
         ["dump", "a", "stock"],
         ["dump", "a", "root" + "[0]" * 100_000],
+        ["diff", "a"],
+        ["diff", "a", "1", "2", "--limit", "none"],
         ["tag"],
         ["tag", "add", "a"],
         ["fold", "a", "--keep", "12x"],
@@ -70,7 +73,7 @@ def test_wrong_usage(command: Command, arguments: list[str]) -> None:
 
 def test_help_and_version(command: Command) -> None:
     shown = command.ok("--help")
-    for name in ("info", "log", "tag", "verify", "fold", "dump", "upgrade", "backup"):
+    for name in ("info", "log", "tag", "diff", "verify", "fold", "dump", "upgrade", "backup"):
         assert f"\n    {name} " in shown
         assert "--json" in shown and "usage:" in command.ok(name, "--help")
     assert command.ok("--version") == f"dirtyheap {dh.__version__}\n"
@@ -208,6 +211,14 @@ def test_a_full_disk_under_stdout(shop: Path) -> None:
         )
     assert done.returncode == 5 and "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_closed_stdout(shop: Path) -> None:
+    arguments = " ".join(map(shlex.quote, command_line("log", shop)))
+    done = subprocess.run(f"{arguments} >&-", shell=True, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (5, "dirtyheap: standard output is closed\n")
+    done = subprocess.run(f"{arguments} 2>&-", shell=True, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and "thirty lines" in done.stdout
 
 
 def test_an_interrupt(shop: Path, tmp_path: Path) -> None:

@@ -138,6 +138,14 @@ def records(heap: dh.Heap) -> int:
     return point.norm()
 
 
+def copies(heap: dh.Heap, path: str) -> int:
+    copy = heap.backup(path)
+    assert_type(copy, dh.Backup)
+    assert_type(copy.bytes, int)
+    heap.backup(3)  # type: ignore[arg-type]
+    return copy.commit
+
+
 def read(path: str) -> str:
     try:
         with dh.open(path, create=False) as heap:
