@@ -27,7 +27,7 @@ static PyObject *text_object(dhp_core *core, const uint8_t *data, size_t size)
     PyObject *text = PyUnicode_DecodeUTF8((const char *)data, (Py_ssize_t)size, "surrogatepass");
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
-        return corrupt(core);
+        (void)dhp_raise_named(core->state, "HeapCorruptError", "a text is damaged: it is no UTF-8");
     }
     return text;
 }

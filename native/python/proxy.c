@@ -37,7 +37,8 @@ static PyObject *proxy_new(dhp_core *core, dh_word word)
     }
     const dh_word *head = dh_deref(core->heap, word, dh_ref_type(word), DH_HEAD_BYTES);
     if (type == NULL || head == NULL || !dh_is_meta(dh_load(head))) {
-        dhp_raise(core, DH_E_CORRUPT);
+        (void)dhp_raise_named(core->state, "HeapCorruptError",
+                              "a container is damaged: there is no head where a reference leads");
         return NULL;
     }
     dhp_proxy *self = proxy_alloc(type);
@@ -62,8 +63,9 @@ PyObject *dhp_proxy_get(dhp_core *core, dh_word word)
     dh_handle *handle = dh_handles_find(&core->heap->handles, word);
     if (handle == NULL)
         return proxy_new(core, word);
-    if (handle->word != word) { /* two types at one place: a damaged file */
-        dhp_raise(core, DH_E_CORRUPT);
+    if (handle->word != word) {
+        (void)dhp_raise_named(core->state, "HeapCorruptError",
+                              "two references of different types lead to one container");
         return NULL;
     }
     return Py_NewRef((PyObject *)dhp_proxy_of(handle));

@@ -21,6 +21,57 @@ bool dhi_type_is_raw(dh_type type)
            type == DH_T_EXT || type == DH_T_BUCKET || type == DH_T_DATA;
 }
 
+/* One character of more than a byte as Python's codec takes it, surrogates included; its bytes, or
+ * 0. The bounds of the second byte keep out what has a shorter form and what is beyond U+10FFFF. */
+static size_t utf8_character(const uint8_t *at, size_t left)
+{
+    uint8_t first = at[0], low = 0x80, high = 0xbf;
+    size_t size = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+
+    if (first < 0xc2 || first > 0xf4 || left < size)
+        return 0;
+    if (first == 0xe0)
+        low = 0xa0;
+    else if (first == 0xf0)
+        low = 0x90;
+    else if (first == 0xf4)
+        high = 0x8f;
+    if (at[1] < low || at[1] > high)
+        return 0;
+    for (size_t i = 2; i < size; i++)
+        if ((at[i] & 0xc0u) != 0x80)
+            return 0;
+    return size;
+}
+
+static bool text_is_valid(const uint8_t *data, size_t size)
+{
+    for (size_t at = 0; at < size;) {
+        uint64_t eight;
+        if (at + 8 <= size) {
+            memcpy(&eight, data + at, 8);
+            if ((eight & 0x8080808080808080u) == 0) {
+                at += 8;
+                continue;
+            }
+        }
+        size_t step = data[at] < 0x80 ? 1 : utf8_character(data + at, size - at);
+        if (step == 0)
+            return false;
+        at += step;
+    }
+    return true;
+}
+
+static int check_text(const dh_heap *heap, dh_word w)
+{
+    dh_bytes_view view;
+    int rc = dh_bytes_read(heap, w, &view);
+    if (rc == 0 && dh_ref_type(w) == DH_T_STR && !text_is_valid(view.data, view.size))
+        rc = dhi_fail(heap, DH_E_CORRUPT, "a text is damaged: it is no UTF-8");
+    return rc;
+}
+
 static int check_tuple(const dh_heap *heap, dh_word w)
 {
     const dh_word *words;
@@ -68,7 +119,7 @@ static int check_type(const dh_heap *heap, dh_word w)
     switch (dh_ref_type(w)) {
     case DH_T_STR:
     case DH_T_BYTES:
-        return dh_bytes_read(heap, w, &view);
+        return check_text(heap, w);
     case DH_T_FLOAT:
         return dh_float_read(heap, w, &number);
     case DH_T_BIGINT:
@@ -131,11 +182,14 @@ int dhi_check_cell(const dh_heap *heap, dh_word w)
 /* Constants, and DELETED with what a dict notes beside it. */
 static bool constant_is_valid(dh_word w) { return w <= DH_DELETED || (w & 0xffu) == DH_DELETED; }
 
-/* Equal short strings have equal words: nothing stands behind the end. */
+/* Equal short strings have equal words (W2): nothing stands behind the end. */
 static bool short_is_valid(dh_word w)
 {
     size_t size = dh_short_size(w);
-    return (w & 0x80u) == 0 && (size == DH_SHORT_BYTES_MAX || w >> 8 >> (8 * size) == 0);
+    uint8_t bytes[8];
+    dh_short_copy(w, bytes);
+    return (w & 0x80u) == 0 && (size == DH_SHORT_BYTES_MAX || w >> 8 >> (8 * size) == 0) &&
+           (dh_short_is_bytes(w) || text_is_valid(bytes, size));
 }
 
 bool dhi_check_word(dh_word w, uint64_t index)
