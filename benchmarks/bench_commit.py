@@ -190,8 +190,7 @@ def run_first(part: Row) -> Row:
         store = DirtyHeap(directory)
         for number in range(0, part["MiB"], 64):
             array = store.heap.root[number] = store.heap.array((8 << 20,), "u8")
-            array[:] = number
-            array[::512] = range(16384)
+            array[:] = number + 1
         with Heartbeat(directory) as heartbeat, Limit(directory) as limit:
             row = watch_save(store, heartbeat, limit)
         store.close()

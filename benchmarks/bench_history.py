@@ -271,7 +271,8 @@ def main() -> None:
     folds, shares = found["heap"]["folds"], found["heap"]["shares"]
     print(f"{len(folds)} folds in {commits:,} commits")
     judge("bytes of a commit / 2 x changed + 12 a page + 24 KiB, worst", max(shares), 1.0)
-    print(f"    median {statistics.median(shares):.3g}")
+    above = sum(share > 1 for share in shares) / len(shares)
+    print(f"    median {statistics.median(shares):.3g}; {above:.0%} of the commits are above 1")
     total = ours[-1]["all written MB"] / zodb[-1]["all written MB"]
     judge("all bytes written / ZODB's", total, 1 / 2)
     judge_flat(ours)
