@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "buffer.h"
 #include "capture.h"
 #include "check.h"
 #include "delta.h"
@@ -214,10 +215,9 @@ static void fold(dh_heap *heap)
     CHECK_EQ(dh_extents_unfolded(heap, numbers, EXTENTS_MAX), 0);
 }
 
-static dh_heap *reopen(dh_heap *heap)
+static dh_heap *load(void)
 {
-    dh_heap_close(heap);
-    heap = heap_new();
+    dh_heap *heap = heap_new();
     for (size_t i = 0; i < disk.extents_count; i++) {
         stored_extent *extent = &disk.extents[i];
         CHECK_EQ(dh_load_extent(heap, extent->number, extent->version, extent->fd,
@@ -228,6 +228,12 @@ static dh_heap *reopen(dh_heap *heap)
         CHECK_EQ(dh_load_delta(heap, disk.chunks[i].bytes, disk.chunks[i].size), 0);
     CHECK_EQ(dh_load_finish(heap, &disk.state), 0);
     return heap;
+}
+
+static dh_heap *reopen(dh_heap *heap)
+{
+    dh_heap_close(heap);
+    return load();
 }
 
 static void store_reset(void)
@@ -338,6 +344,131 @@ static void a_commit_just_beyond_a_page_of_the_engine_is_cut_there(void)
         store_reset();
     }
     CHECK(cuts > 3);
+}
+
+/* Two older commits are kept as heap objects of their own, and shown again and again. */
+static void an_older_commit_can_be_shown(size_t rounds)
+{
+    static model now, committed, then[2];
+    dh_heap *heap = heap_new(), *old[2];
+    uint64_t pages, bytes, stop_ns;
+
+    memset(&now, 0, sizeof now);
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    commit(heap, true);
+    committed = now;
+    for (size_t i = 0; i < 2; i++) {
+        old[i] = load();
+        then[i] = now;
+    }
+    for (size_t round = 0; round < rounds; round++) {
+        size_t i = check_random_below(2);
+        switch (check_random_below(6)) {
+        case 0:
+            dh_heap_close(old[i]);
+            old[i] = load();
+            then[i] = committed;
+            break;
+        case 1:
+            fold(heap);
+            break;
+        case 2:
+            heap = reopen(heap);
+            now = committed;
+            break;
+        default:
+            if (check_random_below(8) == 0)
+                free_all(heap, &now);
+            mutate(heap, &now, 1 + check_random_below(800));
+            if (check_random_below(2) == 0) {
+                commit(heap, true);
+                committed = now;
+            }
+            break;
+        }
+        i = check_random_below(2);
+        CHECK_EQ(dh_show_heap(heap, old[i], &pages, &stop_ns), 0);
+        now = then[i];
+        check_model(heap, &now);
+        if (check_random_below(3) == 0) { /* it may be taken back, as anything uncommitted */
+            CHECK_EQ(dh_show_state(heap, NULL, &pages, &stop_ns), 0);
+            now = committed;
+            check_model(heap, &now);
+            check_nothing_pending(heap);
+            continue;
+        }
+        commit(heap, true);
+        committed = now;
+        CHECK_EQ(dh_compare(heap, old[i], &pages, &bytes), 0);
+        CHECK_EQ(pages, 0);
+        CHECK_EQ(bytes, 0);
+        if (check_random_below(4) == 0) {
+            heap = reopen(heap);
+            check_model(heap, &now);
+        }
+    }
+    dh_heap_close(old[0]);
+    dh_heap_close(old[1]);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+/* What an exported buffer's memory holds in the older state decides: R3. */
+static void pinned_memory_is_not_shown_as_something_else(void)
+{
+    dh_heap *heap = heap_new(), *old;
+    uint64_t pages, stop_ns, size;
+    dh_handle handle = {0, 0};
+    dh_off freed, off;
+    dh_word buffer;
+    uint8_t *data;
+
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_cell_new(heap, 64 * 4096, DH_RAW, &freed), 0);
+    memset(dh_at(heap, freed), 5, 64 * 4096);
+    commit(heap, true);
+    old = load();
+    dh_cell_free(heap, freed);
+    commit(heap, true);
+    CHECK_EQ(dh_buffer_new(heap, 32 * 4096, &buffer), 0);
+    CHECK_EQ(dh_buffer_read(heap, buffer, &data, &size), 0);
+    off = (dh_off)(data - (uint8_t *)dh_at(heap, 0));
+    CHECK(off >= freed && off + size <= freed + 64 * 4096); /* some of the same pages */
+    CHECK_EQ(dh_export_begin(heap, off, size), 0);
+    memset(data, 6, size);
+    CHECK_EQ(dh_show_heap(heap, old, &pages, &stop_ns), EBUSY);
+    CHECK_EQ(data[size - 1], 6);
+    commit(heap, true);
+    dh_heap_close(old);
+
+    /* The same Buffer in both states: allowed as long as somebody can say that it is the same. */
+    old = load();
+    CHECK_EQ(dh_show_heap(heap, old, &pages, &stop_ns), EBUSY);
+    handle = (dh_handle){buffer, dh_meta_serial(*(const dh_word *)dh_at(heap, dh_ref_off(buffer)))};
+    CHECK_EQ(dh_handles_add(&heap->handles, &handle), 0);
+    memset(data, 7, size);
+    CHECK_EQ(dh_show_heap(heap, old, &pages, &stop_ns), 0);
+    CHECK_EQ(data[size - 1], 6);
+    CHECK_EQ(handle.word, buffer);
+    dh_export_end(heap, off, size);
+    dh_handles_remove(&heap->handles, &handle);
+    dh_heap_close(old);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+static void another_heaps_state_is_refused(void)
+{
+    dh_heap *heap = heap_new(), *other = heap_new();
+    uint64_t pages, stop_ns;
+    dh_off off;
+
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_load_finish(other, NULL), 0);
+    CHECK_EQ(dh_cell_new(other, 1 << 20, DH_RAW, &off), 0); /* beyond the mark of heap */
+    CHECK_EQ(dh_show_heap(heap, other, &pages, &stop_ns), DH_E_CORRUPT);
+    dh_heap_close(other);
+    dh_heap_close(heap);
 }
 
 /* A run that covers an extent and is freed again leaves a base file without pages. */
@@ -511,6 +642,9 @@ int main(int argc, char **argv)
         tracker = trackers[i];
         random_histories_reopen_as_committed(150);
         a_commit_just_beyond_a_page_of_the_engine_is_cut_there();
+        an_older_commit_can_be_shown(40);
+        pinned_memory_is_not_shown_as_something_else();
+        another_heaps_state_is_refused();
         a_freed_extent_folds_to_nothing();
         a_commit_of_one_word_is_small();
         damaged_chunks_are_refused();
