@@ -15,6 +15,11 @@
 #define HEAD_BYTES 24u
 #define PAGES_MAX 200u
 
+/* How deep the inputs went. */
+static struct {
+    uint64_t refused, sound, unsound;
+} fuzz_met;
+
 static size_t take(const uint8_t *bytes, size_t size, uint8_t *to, size_t room)
 {
     size_t count = size < room ? size : room;
@@ -50,6 +55,10 @@ static void use(dh_heap *heap)
     dh_collect_stats stats;
 
     CHECK_EQ(dh_check(heap, &cells, &problems), 0);
+    if (problems == 0)
+        fuzz_met.sound++;
+    else
+        fuzz_met.unsound++;
     read_root(heap);
     CHECK_EQ(dh_collect(heap, &stats), 0);
     CHECK_EQ(dh_check(heap, &cells, &problems), 0);
@@ -73,6 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     CHECK(rc == 0 || rc == DH_E_CORRUPT || rc == DH_E_FULL);
     if (rc == 0)
         use(heap);
+    else
+        fuzz_met.refused++;
     dh_heap_close(heap);
     return 0;
 }
