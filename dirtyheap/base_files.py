@@ -102,6 +102,12 @@ class BaseFiles:
         """Make the names of the files just written durable."""
         sync_directory(self._directory)
 
+    def open_directory(self) -> int:
+        """A descriptor of the directory, by which files are opened; the caller closes it."""
+        return os.open(
+            self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        )
+
     def locate(self, extent: Extent) -> int:
         """Open the file for reading; the caller closes the descriptor."""
         path = self._directory / extent.file_name
@@ -124,6 +130,8 @@ class BaseFiles:
     def drop_orphans(self, named: Collection[Extent]) -> int:
         """Remove every base file that the index does not name; returns how many."""
         keep = {extent.file_name for extent in named}
+        if keep.issuperset(os.listdir(self._directory)):
+            return 0  # as a rule; looking at each costs more than opening it
         orphans = [entry for entry in self._own_files() if entry.name not in keep]
         for entry in orphans:
             os.unlink(entry.path)

@@ -1,4 +1,4 @@
-"""The conductor of a commit and of a fold: the order of steps, and what each failure leaves behind.
+"""The conductor of a commit: the order of steps, and what each failure leaves behind.
 
     pre-copy, when much was written (precopy.py)
     capture (short stop) -> encode -> base files, synced -> one transaction -> settle
@@ -11,31 +11,27 @@ heap's lock.
 
 from __future__ import annotations
 
-import os
 import time
-import warnings
 from typing import Any, Final
 
 from ._ffi import check, ffi, lib
 from .base_files import Extent
-from .errors import CommitError, HeapClosedError, HeapPoisonedError
+from .folder import Folder
 from .precopy import Precopy
+from .rebasing import drop_replaced, switch_views, write_base_files
 from .results import Commit
 from .store import Record, Store, body_hash
 from .written_bytes import bytes_written_by_this_thread
 
 _CHUNK_BYTES: Final = 12 << 20  # closed at the next extent's end, so that values stay near 16 MiB
-# A fold is due when the deltas outweigh half the base (so each byte of delta costs at most two
-# bytes of fold), or when there are so many that opening would take notice.
-_FOLD_BYTES_MIN: Final = 32 << 20
-_FOLD_COMMITS_MAX: Final = 2048
 
 
 class Committer:
-    """Commits and folds of one heap; ``poison`` is the reason why there can be no more."""
+    """Commits of one heap; ``poison`` is the reason why there can be no more."""
 
-    def __init__(self, heap_ptr: Any) -> None:
+    def __init__(self, heap_ptr: Any, folder: Folder) -> None:
         self._ptr = heap_ptr
+        self._folder = folder
         self.poison = ""
 
     def _check(self, rc: int) -> None:
@@ -71,9 +67,8 @@ class Committer:
             )
             self._recover(store, flight, error)
             raise
-        _drop_replaced(store, flight.replaced)
-        if _is_fold_due(store):
-            self._fold_if_possible(store)
+        drop_replaced(store, flight.replaced)
+        self._folder.after_commit(store)
         return _result(
             store,
             stats,
@@ -87,7 +82,7 @@ class Committer:
         interrupt or a failure it can be called again."""
         if flight.capture == ffi.NULL:
             return  # settled, and then interrupted
-        self._switch(store, flight.files)
+        switch_views(self._ptr, store, flight.files)
         self._check(lib.dh_commit_done(self._ptr, flight.capture_out))
 
     def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
@@ -120,117 +115,12 @@ class Committer:
         self.poison = ""
         store.drop_base(flight.files or flight.precopy.files)
 
-    # --- base files --------------------------------------------------------------------------
-
     def _write_rebased(self, store: Store, flight: _Flight) -> list[Extent]:
         """Base files for extents that changed almost wholly; durable when this returns."""
         capture = flight.capture
         count = lib.dh_commit_rebased_count(capture)
         numbers = [lib.dh_commit_rebased_extent(capture, i) for i in range(count)]
-        return self._write_base_files(store, capture, numbers, flight.parent_id + 1)
-
-    def _write_base_files(
-        self, store: Store, capture: Any, numbers: list[int], version: int
-    ) -> list[Extent]:
-        files: list[Extent] = []
-        size, checksum = ffi.new("uint64_t *"), ffi.new("uint32_t *")
-        try:
-            for number in numbers:
-
-                def fill(fd: int, number: int = number) -> tuple[int, int]:
-                    self._check(
-                        lib.dh_extent_write(self._ptr, capture, number, version, fd, size, checksum)
-                    )
-                    return size[0], checksum[0]
-
-                files.append(store.write_base(number, version, fill))
-            if files:
-                store.sync_base()
-        except BaseException as error:
-            store.drop_base(files)
-            if isinstance(error, OSError):
-                raise CommitError(
-                    f"a base file could not be written: {error}. Nothing is lost: the changes are "
-                    "still in memory and in the next commit"
-                ) from error
-            raise
-        return files
-
-    def _switch(self, store: Store, files: list[Extent]) -> None:
-        """Map new base files as the committed image of their extents."""
-        for extent in files:
-            fd = store.locate(extent)
-            try:
-                self._check(
-                    lib.dh_extent_switch(
-                        self._ptr,
-                        extent.number,
-                        extent.version,
-                        fd,
-                        extent.file_bytes,
-                        extent.checksum,
-                    )
-                )
-            finally:
-                os.close(fd)
-
-    # --- fold --------------------------------------------------------------------------------
-
-    def fold(self, store: Store) -> int:
-        """Merge all deltas into base files; see Heap.fold."""
-        if lib.dh_heap_is_forked(self._ptr):
-            raise HeapClosedError("this heap belongs to the parent process")
-        if store.last is None:
-            return 0
-        count = lib.dh_extents_unfolded(self._ptr, ffi.NULL, 0)
-        numbers = ffi.new("uint32_t[]", count)
-        lib.dh_extents_unfolded(self._ptr, numbers, count)
-        files = self._write_base_files(store, ffi.NULL, list(numbers), store.last.id)
-        folded = store.folded_record()
-        try:
-            replaced = store.replace_base(folded, files)
-        except BaseException as error:
-            # Before any call, as in commit: until it is known whether the index names the new
-            # files, none of them may go, and none of the old.
-            self.poison = f"a fold was interrupted ({error!r}): close the heap and open it again"
-            replaced = self._recover_fold(store, folded, files)
-            if store.last is not None and store.last.nonce == folded.nonce:
-                self._finish_fold(store, files, replaced)
-            raise
-        self._finish_fold(store, files, replaced)
-        return len(files)
-
-    def _finish_fold(self, store: Store, files: list[Extent], replaced: list[Extent]) -> None:
-        """The index names the new files. The old ones' memory holds the same state: a failure to
-        switch changes nothing but when their space comes back."""
-        self._switch(store, files)
-        _drop_replaced(store, replaced)
-
-    def _recover_fold(self, store: Store, folded: Record, files: list[Extent]) -> list[Extent]:
-        """Find out whether a fold that failed became durable; what it replaced, if it did."""
-        try:
-            durable = store.is_durable(folded)
-        except HeapPoisonedError as unknown:
-            self.poison = str(unknown)
-            raise
-        if durable:
-            replaced = store.adopt(folded)
-            self.poison = ""
-            return replaced
-        self.poison = ""
-        store.drop_base(files)
-        return []
-
-    def _fold_if_possible(self, store: Store) -> None:
-        """The commit before it stands, and is told to the caller, whatever becomes of its fold."""
-        try:
-            self.fold(store)
-        except Exception as error:
-            warnings.warn(
-                f"the commit is durable, but the fold after it failed: {error}",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+        return write_base_files(self._ptr, store, capture, numbers, flight.parent_id + 1)
 
 
 class _Flight:
@@ -294,24 +184,6 @@ class _Flight:
         """Nothing became durable: the dirty set goes back, the copies go."""
         self.chunks.clear()
         lib.dh_commit_failed(self._ptr, self.capture)
-
-
-def _drop_replaced(store: Store, replaced: list[Extent]) -> None:
-    """Remove base files that nothing names any more; if that fails the next open does it."""
-    try:
-        store.drop_base(replaced)
-    except OSError as error:
-        warnings.warn(
-            f"an old base file could not be removed: {error}", RuntimeWarning, stacklevel=4
-        )
-
-
-def _is_fold_due(store: Store) -> bool:
-    base_bytes = sum(extent.file_bytes for extent in store.extents.values())
-    return (
-        store.delta_bytes > max(_FOLD_BYTES_MIN, base_bytes // 2)
-        or store.deltas_count > _FOLD_COMMITS_MAX
-    )
 
 
 def _result(store: Store, stats: Any, is_new: bool, bytes_written: int, total_ns: int) -> Commit:

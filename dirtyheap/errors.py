@@ -91,6 +91,7 @@ _CODES: dict[int, tuple[str, type[Exception], str]] = {
     -9: ("DH_E_UNHASHABLE", TypeError, "the value cannot be a key"),
     -10: ("DH_E_TRACKER", TrackerError, "the tracker asked for is not available here"),
     -11: ("DH_E_UNORDERED", TypeError, "the keys cannot be compared"),
+    -12: ("DH_E_READ_ONLY", ReadOnlyError, "the heap is open for reading only"),
 }
 
 

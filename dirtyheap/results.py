@@ -205,6 +205,9 @@ class HeapStats:
             their images take.
         base_bytes: in mapped base files (page cache, not private memory).
         delta_bytes: of deltas in the store that a fold would merge.
+        private_bytes: memory of the heap's own: pages of the arena that some commit found written
+            since they were last in a base file, and ``overlay_bytes``. The rest of the arena is
+            the page cache's, or was never touched.
         commit: id of the last commit.
     """
 
@@ -220,4 +223,5 @@ class HeapStats:
     overlay_bytes: int
     base_bytes: int
     delta_bytes: int
+    private_bytes: int
     commit: int

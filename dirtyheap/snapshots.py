@@ -56,12 +56,13 @@ class Source:
         """The chunks between the commit's fold point and it."""
         return self._look.deltas(record)
 
-    def locate(self, extent: Extent) -> int:
-        """A descriptor of an extent's base file; the caller closes it."""
-        try:
-            return self._base.locate(extent)
-        except FileNotFoundError:
-            raise _Pruned(extent.file_name) from None
+    def open_base(self) -> int:
+        """A descriptor of the directory of base files; the caller closes it."""
+        return self._base.open_directory()
+
+    def base_is_missing(self, error: FileNotFoundError) -> Exception:
+        """What it means that a base file is not there: that the attempt begins anew."""
+        return _Pruned(error.strerror)
 
 
 class SnapshotStore:
@@ -128,7 +129,7 @@ class SnapshotStore:
                 raise HeapError(f"cannot read {self.directory}: {error}") from error
             except _Pruned as pruned:
                 if now == before:  # nobody wrote since: it is not pruned, it is gone
-                    raise HeapCorruptError(f"the base file {pruned} is missing") from None
+                    raise HeapCorruptError(str(pruned)) from None
                 before = now
         raise HeapError(
             f"{self.directory}: its writer pruned what was being read, {_ATTEMPTS_MAX} times on "

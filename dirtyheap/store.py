@@ -168,6 +168,14 @@ class Store:
         with self._env.begin() as txn:
             yield from self._index(txn).deltas(record)
 
+    def open_base(self) -> int:
+        """A descriptor of the directory of base files; the caller closes it."""
+        return self._base.open_directory()
+
+    def base_is_missing(self, error: FileNotFoundError) -> Exception:
+        """What it means that a base file, or all of them, are not there."""
+        return HeapCorruptError(error.strerror or "a base file is missing")
+
     def locate(self, extent: Extent) -> int:
         """A descriptor of an extent's base file; the caller closes it."""
         try:

@@ -12,6 +12,7 @@
 #include "crc32c.h"
 #include "delta.h"
 #include "heap.h"
+#include "lazy.h"
 
 #include "../tests/check.h"
 
@@ -123,6 +124,19 @@ static void fuzz_entries(const uint8_t *chunk, const dh_chunk_header *header)
     }
 }
 
+/* Every page that the chunk speaks of, and every entry of the table that it makes. */
+static void fuzz_apply(dh_heap *heap)
+{
+    heap->arena.hwm_pages = heap->arena.capacity_pages;
+    for (uint32_t p = 0; p < heap->arena.capacity_pages; p++) {
+        dh_backlog_slot *slot = dh_backlog_find(&heap->lazy->backlog, p);
+        int rc = slot != NULL ? dh_backlog_apply(heap, slot, dh_arena_page(&heap->arena, p)) : 0;
+        if (rc == 0)
+            rc = dhi_lazy_admit(heap, p);
+        CHECK(rc == 0 || rc == DH_E_CORRUPT);
+    }
+}
+
 /* A heap takes the chunk or refuses it; either way it can be closed. */
 static void fuzz_load(const uint8_t *chunk, size_t size)
 {
@@ -137,6 +151,8 @@ static void fuzz_load(const uint8_t *chunk, size_t size)
         fuzz_met.heaps_loaded++;
     else
         fuzz_met.heaps_refused++;
+    if (rc == 0)
+        fuzz_apply(heap);
     dh_heap_close(heap);
 }
 

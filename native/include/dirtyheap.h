@@ -36,7 +36,8 @@ enum {
     DH_E_CLOSED = -8,     /* the heap is closed                                        */
     DH_E_UNHASHABLE = -9, /* the value cannot be a key                               */
     DH_E_TRACKER = -10,   /* the tracker asked for is not available here               */
-    DH_E_UNORDERED = -11  /* keys that cannot be compared                              */
+    DH_E_UNORDERED = -11, /* keys that cannot be compared                              */
+    DH_E_READ_ONLY = -12  /* the heap is open for reading only                         */
 };
 
 enum {
@@ -60,6 +61,15 @@ typedef struct {
     uint64_t hwm_pages;   /* pages of the arena ever handed out                        */
     uint64_t serial_next; /* next identity number for a container                      */
 } dh_state;
+
+/* Where a base file is, and what it must be. */
+typedef struct {
+    uint64_t version;     /* id of the commit whose image it holds                */
+    uint64_t file_bytes;  /* its size                                             */
+    uint32_t number;      /* of the extent                                        */
+    uint32_t checksum;    /* of its trailer                                       */
+    char file_name[40];   /* in the directory of base files; ends with a NUL      */
+} dh_extent_row;
 
 /* What one commit found and made. Bytes and nanoseconds. */
 typedef struct {
@@ -96,6 +106,8 @@ typedef struct {
     uint64_t overlay_pages_count; /* pages whose committed image is not the base's    */
     uint64_t overlay_bytes;       /* memory for these images                          */
     uint64_t base_pages_count;    /* pages in mapped base files                       */
+    uint64_t private_pages_count; /* pages of the arena that are memory of our own    */
+    int is_lazy;                  /* nothing was stored yet: see dh_store_begin       */
 } dh_heap_stats;
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -111,19 +123,34 @@ const char *dh_heap_error_text(const dh_heap *heap);
 /* The sentence behind the last failed dh_heap_open of this thread. */
 const char *dh_heap_open_error(void);
 const char *dh_error_name(int rc);
+/* From now on every store is refused with DH_E_READ_ONLY, and exported memory is read-only. Before
+ * dh_load_finish: nothing is watched. For good. */
+void dh_heap_set_read_only(dh_heap *heap);
 /* Why a better tracker was not taken; "" when it was. */
 const char *dh_heap_tracker_reason(const dh_heap *heap);
-void dh_heap_stats_read(const dh_heap *heap, dh_heap_stats *stats_out);
+/* STOPS. */
+void dh_heap_stats_read(dh_heap *heap, dh_heap_stats *stats_out);
 
 /* --- loading: extents first, then deltas in commit order, then start -------------------------- */
 
-/* Map base file fd as the committed image of one extent and copy it into the arena. Verifies. */
+/* Map the base files of a directory as the committed image of their extents, privately, into the
+ * arena: only their trailers are read. Where one cannot be mapped it is copied. The directory is
+ * kept open: the files may be opened again until an extent is switched to another one. */
+int dh_load_extents(dh_heap *heap, int directory_fd, const dh_extent_row *rows, size_t rows_count);
+/* The same for one file that has no name. */
 int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
                    uint32_t checksum);
-/* Apply one chunk of a delta. Entries for extents whose version is newer are passed over. */
+/* Enter one chunk of a delta: applied when its pages are first looked at. Entries for extents whose
+ * version is newer are passed over. */
 int dh_load_delta(dh_heap *heap, const uint8_t *bytes, size_t size);
-/* Take the commit's state (or make a new root when state is NULL), check it, arm the watch. */
+/* Take the commit's state (or make a new root when state is NULL). What was loaded is brought in as
+ * it is needed, each page of the allocation table and of a delta by its checksum. */
 int dh_load_finish(dh_heap *heap, const dh_state *state);
+/* After it: read all base files into memory and check every page. For who will touch everything. */
+int dh_load_preload(dh_heap *heap);
+/* STOPS. What the first store does, now: load the allocator's state, apply what is left of the
+ * deltas, begin to watch. Nothing when it was done, DH_E_READ_ONLY when there can be no store. */
+int dh_store_begin(dh_heap *heap);
 
 /* --- commit: capture, encode, then settle with the outcome ------------------------------------ */
 
@@ -176,6 +203,14 @@ int dh_extent_patch(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
 /* Map a file just written as the extent's base; what it covers leaves the overlay. */
 int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
                      uint64_t file_bytes, uint32_t checksum);
+/* STOPS. Let the arena show the extent's base file, fd, so that memory of its own goes back; what
+ * the file does not hold (uncommitted writes) stays as it is, and is reported as written or not, as
+ * before. Not while memory of the extent is exported: then nothing is done. pages_out: given back.
+ * No commit may be under way. */
+int dh_arena_switch(dh_heap *heap, uint32_t extent_no, int fd, uint64_t *pages_out);
+/* Extents with at least so many private pages and a base file, ascending; as below. */
+size_t dh_extents_private(const dh_heap *heap, uint64_t pages_min, uint32_t *extents_out,
+                          size_t max);
 /* Extents with pages newer than their base, ascending; returns how many, writes at most max. */
 size_t dh_extents_unfolded(const dh_heap *heap, uint32_t *extents_out, size_t max);
 

@@ -64,9 +64,12 @@ int dhp_buffer_export(dhp_proxy *owner, dh_word buffer, Py_buffer *view, int fla
     int rc = dh_buffer_read(core->heap, buffer, &data, &size);
     if (rc != 0)
         return dhp_raise(core, rc);
+    /* Whoever gets memory that may be written writes without asking. */
+    int is_read_only = core->heap->is_read_only || core->heap->is_forked;
+    if (!is_read_only && dhp_check_writable(core) < 0)
+        return -1;
     if (size > 0 && export_begin(owner, data, size, &note) < 0)
         return -1;
-    int is_read_only = core->is_read_only || core->heap->is_forked;
     if (PyBuffer_FillInfo(view, (PyObject *)owner, size > 0 ? data : nothing, (Py_ssize_t)size,
                           is_read_only, flags) < 0) {
         if (note != NULL)

@@ -51,7 +51,6 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->texts_seen = calloc(DHP_KNOWN_TEXTS, sizeof *self->texts_seen);
     self->names = calloc(DHP_NAMES, sizeof *self->names);
     self->shapes = calloc(DHP_KNOWN_SHAPES, sizeof *self->shapes);
-    self->is_read_only = 0;
     self->exports_count = 0;
     self->stops_depth = 0;
     self->blocks = NULL;
@@ -432,7 +431,8 @@ static PyObject *core_get_exports(PyObject *obj, void *closure)
 static PyObject *core_get_read_only(PyObject *obj, void *closure)
 {
     (void)closure;
-    return PyBool_FromLong(((dhp_core *)obj)->is_read_only);
+    const dh_heap *heap = ((dhp_core *)obj)->heap;
+    return PyBool_FromLong(heap != NULL && heap->is_read_only);
 }
 
 static int set_flag(char *flag, PyObject *value)
@@ -449,7 +449,11 @@ static int set_flag(char *flag, PyObject *value)
 static int core_set_read_only(PyObject *obj, PyObject *value, void *closure)
 {
     (void)closure;
-    return set_flag(&((dhp_core *)obj)->is_read_only, value);
+    char is_read_only;
+    if (set_flag(&is_read_only, value) < 0 || core_check_open((dhp_core *)obj) < 0)
+        return -1;
+    dhi_heap_set_read_only(((dhp_core *)obj)->heap, is_read_only != 0);
+    return 0;
 }
 
 static PyObject *core_get_allow_pickle(PyObject *obj, void *closure)

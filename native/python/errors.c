@@ -63,11 +63,6 @@ int dhp_raise_dead(dhp_proxy *self)
                            "rollback took it back; read it again from heap.root");
 }
 
-int dhp_raise_read_only(dhp_core *core)
-{
-    return dhp_raise_named(core->state, "ReadOnlyError", "the heap is open for reading only");
-}
-
 int dhp_raise_key(PyObject *key)
 {
     /* A tuple would be spread over the arguments of KeyError. */

@@ -132,10 +132,17 @@ int dhp_check_writable(dhp_core *core)
 {
     if (core->heap == NULL)
         return dhp_raise_named(core->state, "HeapClosedError", "the heap is closed");
-    if (core->heap->is_forked)
-        return dhp_raise(core, DH_E_FORKED);
-    if (core->is_read_only)
-        return dhp_raise_read_only(core);
+    int rc = dh_store_gate(core->heap);
+    return rc == 0 ? 0 : dhp_raise(core, rc);
+}
+
+int dhp_is_writable(dhp_core *core)
+{
+    if (core->heap == NULL)
+        return 0;
+    if (dh_store_gate(core->heap) == 0)
+        return 1;
+    core->heap->error_text[0] = '\0'; /* no failure of the caller's */
     return 0;
 }
 

@@ -73,8 +73,7 @@ static PyObject *value_by_default(dhp_proxy *self, dhp_schema *schema, Py_ssize_
     if (field->factory == NULL)
         return raise_absent(self, schema, index);
     PyObject *made = PyObject_CallNoArgs(field->factory);
-    if (made == NULL || !store || dhp_word(self) == 0 || core->is_read_only ||
-        core->heap->is_forked) {
+    if (made == NULL || !store || dhp_word(self) == 0 || !dhp_is_writable(core)) {
         if (made != NULL && dhp_word(self) == 0)
             Py_CLEAR(made);
         return made;
@@ -248,7 +247,7 @@ static bool store_inline(dhp_proxy *proxy, const dhp_field *self, PyObject *valu
         !(kinds & dh_kind_of(word)))
         return false;
     dhp_core *core = proxy->core;
-    if (proxy->handle.word == 0 || core->is_read_only || core->heap->is_forked ||
+    if (proxy->handle.word == 0 || core->heap->is_gated != 0 ||
         dh_record_peek(core->heap, proxy->handle.word, &view) != 0)
         return false;
     const dhp_layout *layout = dhp_layout_find(core, &view, self->schema);

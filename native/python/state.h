@@ -23,6 +23,7 @@
 #include "../src/deque.h"
 #include "../src/dict.h"
 #include "../src/ext.h"
+#include "../src/gate.h"
 #include "../src/list.h"
 #include "../src/set.h"
 #include "memo.h"
@@ -114,7 +115,6 @@ typedef struct {
     void **texts_seen;       /* by slot: the last other one, an address only        */
     dhp_name *names;         /* DHP_NAMES slots, by word                              */
     dhp_known_shape *shapes; /* DHP_KNOWN_SHAPES slots, by address of the first key */
-    char is_read_only;
     Py_ssize_t exports_count;    /* views of buffers still alive, also after close   */
     PyGILState_STATE gil;        /* of the stop under way                            */
     int stops_depth;             /* stops under way, nested ones included; under GIL */
@@ -142,7 +142,6 @@ int dhp_raise(dhp_core *core, int rc);        /* from a code of the core */
 int dhp_raise_open(dhp_state *state, int rc); /* from dh_heap_open       */
 int dhp_raise_named(dhp_state *state, const char *name, const char *text);
 int dhp_raise_dead(dhp_proxy *self); /* stale or closed         */
-int dhp_raise_read_only(dhp_core *core);
 int dhp_raise_key(PyObject *key); /* KeyError(key)           */
 
 /* --- recursion.c ------------------------------------------------------------------------------
@@ -183,12 +182,15 @@ static inline dh_word dhp_word(dhp_proxy *self)
         dhp_raise_dead(self);
     return word;
 }
-/* The same before a store. */
+/* The store gate (gate.h); -1 with an exception. */
 int dhp_check_writable(dhp_core *core);
+/* The same for those who can do without the store: 1 or 0, and no exception. */
+int dhp_is_writable(dhp_core *core);
+/* The container's word before a store. */
 static inline dh_word dhp_word_for_store(dhp_proxy *self)
 {
     dh_word word = dhp_word(self);
-    if (DH_UNLIKELY(word != 0 && (self->core->is_read_only || self->core->heap->is_forked)) &&
+    if (DH_UNLIKELY(word != 0 && self->core->heap->is_gated != 0) &&
         dhp_check_writable(self->core) < 0)
         return 0;
     return word;

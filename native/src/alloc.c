@@ -468,6 +468,8 @@ bool dh_cell_is_allocated(const dh_heap *heap, dh_off off)
 
     if ((off & (DH_GRANULE_BYTES - 1)) != 0 || pgno >= heap->arena.hwm_pages)
         return false;
+    if (DH_UNLIKELY(heap->lazy != NULL) && dhi_kind_bytes_lazily(heap, pgno) == 0)
+        return false;
     return ((alloc->old[pgno].bits[granule / 64] | alloc->fresh[pgno].bits[granule / 64]) >>
             (granule % 64)) &
            1u;
@@ -478,6 +480,8 @@ size_t dh_cell_bytes(const dh_heap *heap, dh_off off)
     uint64_t pgno = off >> DH_PAGE_SHIFT;
     if (pgno >= heap->arena.hwm_pages)
         return 0;
+    if (DH_UNLIKELY(heap->lazy != NULL))
+        (void)dhi_kind_bytes_lazily(heap, pgno);
     unsigned kind = heap->alloc.kind[pgno];
     if (is_run(kind))
         return (size_t)heap->alloc.run[pgno] << DH_PAGE_SHIFT;

@@ -19,7 +19,8 @@
 enum {
     DH_PAGE_LISTED = 1, /* stands in its class's partial or hot list               */
     DH_PAGE_HOT = 2,    /* allocated into since the last commit: dirty anyway      */
-    DH_PAGE_ZERO = 4    /* free and known to read as zeros                         */
+    DH_PAGE_ZERO = 4,   /* free and known to read as zeros                         */
+    DH_PAGE_RELEASED = 8 /* free and given back to its file: bytes undefined       */
 };
 
 typedef struct {

@@ -9,6 +9,7 @@
 
 #include "delta.h"
 #include "encode.h"
+#include "gate.h"
 #include "precopy.h"
 
 /* --- taking (world stopped) ------------------------------------------------------------------------------- */
@@ -161,6 +162,7 @@ static int take_for_commit(dh_heap *heap, dh_capture *capture)
                         "count as written in the next commit");
     note_state(heap, capture);
     dh_watch_take(heap->watch, heap->commit_cursor, &capture->flight, capture->limit);
+    dh_bits_or(&heap->private_pages, &capture->flight, capture->limit);
     dh_bits_or(&capture->changed, &alloc->changed, capture->limit);
     dh_bits_clear_all(&alloc->changed, capture->limit);
     rc = copy_data(heap, capture, &capture->changed);
@@ -205,19 +207,10 @@ static int prepare(dh_heap *heap, dh_capture *capture)
     return rc;
 }
 
-int dhi_check_running(const dh_heap *heap)
-{
-    if (heap->is_forked)
-        return dhi_fail(heap, DH_E_FORKED,
-                        "this heap belongs to the parent process: open it again "
-                        "after the parent has closed it");
-    return heap->phase == DH_RUNNING ? 0 : dhi_fail(heap, DH_E_CLOSED, "the heap is closed");
-}
-
 static int capture_take(dh_heap *heap, bool is_commit, dh_capture **capture_out)
 {
     dh_capture *capture = is_commit ? heap->in_flight : NULL; /* with what was staged */
-    int rc = dhi_check_running(heap);
+    int rc = dhi_verb_gate(heap);
 
     if (rc == 0 && capture == NULL)
         rc = dhi_capture_new(heap, is_commit, &capture);
@@ -328,12 +321,14 @@ void dh_commit_failed(dh_heap *heap, dh_capture *capture)
 int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out)
 {
     dh_capture *capture;
-    int rc = dh_savepoint_take(heap, &capture);
 
+    *pages_out = *changed_bytes_out = 0;
+    if ((heap->is_read_only || heap->lazy != NULL) && !heap->is_forked)
+        return 0; /* nothing was stored */
+    int rc = dh_savepoint_take(heap, &capture);
     if (rc != 0)
         return rc;
     *pages_out = capture->freed_count;
-    *changed_bytes_out = 0;
     for (size_t i = 0; i < capture->pages_count; i++) {
         uint32_t words =
             dh_page_changed_words(heap, capture->pages[i], capture->bytes + i * DH_PAGE_BYTES);

@@ -73,7 +73,5 @@ void dhi_capture_populate(dh_capture *capture, size_t pages);
 void dhi_capture_recycle(dh_heap *heap, dh_capture *capture);
 void dhi_capture_free(dh_capture *capture);
 
-/* --- capture.c -------------------------------------------------------------------------------- */
-int dhi_check_running(const dh_heap *heap) DH_MUST_USE;
 
 #endif

@@ -6,6 +6,7 @@
  */
 #include <stdlib.h>
 
+#include "gate.h"
 #include "mark.h"
 
 #define STACK_ROOM 65536u
@@ -85,10 +86,11 @@ static void settle(dh_heap *heap, const dh_mark *mark, dh_collect_stats *stats)
 int dh_collect(dh_heap *heap, dh_collect_stats *stats_out)
 {
     dh_mark mark;
-    int rc;
 
-    if (heap->is_forked)
-        return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process");
+    int rc = dhi_verb_gate(heap);
+
+    if (rc != 0)
+        return rc;
     memset(stats_out, 0, sizeof *stats_out);
     dhi_world_stop(heap);
     uint64_t stop_began_ns = dhi_clock_ns();

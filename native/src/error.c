@@ -99,6 +99,8 @@ const char *dh_error_name(int rc)
         return "DH_E_TRACKER";
     case DH_E_UNORDERED:
         return "DH_E_UNORDERED";
+    case DH_E_READ_ONLY:
+        return "DH_E_READ_ONLY";
     default:
         return rc > 0 ? errno_name(rc) : "unknown code";
     }

@@ -5,14 +5,16 @@
  *            the trailer up to here
  *
  * Must never write to a file that is mapped, and must never name a file: the caller opens it, syncs
- * it and its directory, and records it (write, locate, drop).
+ * it and its directory, and records it (write, locate, drop). How files come into memory:
+ * mapping.c.
  */
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "crc32c.h"
 #include "extent.h"
+#include "gate.h"
+#include "mapping.h"
 
 #define TRAILER_MAGIC 0x3154584559524844u /* "DHRYEXT1" */
 #define WRITE_PAGES 256u
@@ -71,36 +73,57 @@ static uint32_t trim_pages(const dh_heap *heap, const dh_capture *capture, uint3
     return pages;
 }
 
-/* Copy pages [from, from + count) and their checksums; returns whether any holds something. */
-static bool gather_pages(const dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
-                         uint32_t from, uint32_t count, uint8_t *buffer, uint8_t *checksums)
+/* A page that comes from the old base file must be what its trailer says: written anew, with a
+ * checksum of its own, damage would pass for sound. */
+static int check_base(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes, const uint8_t *scratch)
 {
-    bool any = false;
-    for (uint32_t i = 0; i < count; i++) {
+    const dh_extent *extent = dh_image_extent(heap, dh_extent_of(pgno));
+    uint32_t index = pgno % DH_EXTENT_PAGES;
+
+    if (extent == NULL || extent->view == NULL || index >= extent->pages_count)
+        return 0;
+    const uint8_t *base = extent->view + index * (size_t)DH_PAGE_BYTES;
+    if ((bytes != base && bytes != scratch) ||
+        dh_page_checksum(base) == dh_view_checksum(extent, index))
+        return 0;
+    return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u: page %u is damaged",
+                    dh_extent_of(pgno), index);
+}
+
+/* Copy pages [from, from + count) and their checksums; says whether any holds something. */
+static int gather_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint32_t from,
+                        uint32_t count, uint8_t *buffer, uint8_t *checksums, bool *any_out)
+{
+    int rc = 0;
+
+    *any_out = false;
+    for (uint32_t i = 0; rc == 0 && i < count; i++) {
         uint8_t *at = buffer + i * (size_t)DH_PAGE_BYTES;
-        const uint8_t *bytes =
-            page_to_write(heap, capture, extent_no * DH_EXTENT_PAGES + from + i, at);
-        any |= bytes != dh_zero_page;
+        dh_pgno pgno = extent_no * DH_EXTENT_PAGES + from + i;
+        const uint8_t *bytes = page_to_write(heap, capture, pgno, at);
+        rc = check_base(heap, pgno, bytes, at);
+        *any_out |= bytes != dh_zero_page;
         if (bytes != at)
             memcpy(at, bytes, DH_PAGE_BYTES);
         uint32_t checksum = dh_page_checksum(at);
         memcpy(checksums + (from + i) * 4u, &checksum, 4);
     }
-    return any;
+    return rc;
 }
 
-static int write_pages(const dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
-                       uint32_t pages, int fd, uint8_t *checksums)
+static int write_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint32_t pages,
+                       int fd, uint8_t *checksums)
 {
     uint8_t *buffer = malloc(WRITE_PAGES * (size_t)DH_PAGE_BYTES);
     int rc = buffer == NULL ? ENOMEM : 0;
 
     for (uint32_t from = 0; rc == 0 && from < pages; from += WRITE_PAGES) {
         uint32_t count = pages - from < WRITE_PAGES ? pages - from : WRITE_PAGES;
-        size_t size = count * (size_t)DH_PAGE_BYTES;
-        if (gather_pages(heap, capture, extent_no, from, count, buffer, checksums))
-            rc = dhi_write_at(fd, buffer, size, from * (uint64_t)DH_PAGE_BYTES);
-        /* else a hole: free pages */
+        bool any;
+        rc = gather_pages(heap, capture, extent_no, from, count, buffer, checksums, &any);
+        if (rc == 0 && any) /* else a hole: free pages */
+            rc = dhi_write_at(fd, buffer, count * (size_t)DH_PAGE_BYTES,
+                              from * (uint64_t)DH_PAGE_BYTES);
     }
     free(buffer);
     return rc;
@@ -126,6 +149,9 @@ uint32_t dhi_trailer_seal(uint8_t *trailer, uint32_t pages)
 int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
                     int fd, uint64_t *file_bytes_out, uint32_t *checksum_out)
 {
+    int rc = dhi_verb_gate(heap);
+    if (rc != 0)
+        return rc;
     uint32_t pages =
         trim_pages(heap, capture, extent_no,
                    extent_pages(capture ? &capture->state : &heap->committed, extent_no));
@@ -135,7 +161,7 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
     if (trailer == NULL)
         return ENOMEM;
     dhi_trailer_head(trailer, version, extent_no, pages);
-    int rc = write_pages(heap, capture, extent_no, pages, fd, trailer + DH_TRAILER_HEAD_BYTES);
+    rc = write_pages(heap, capture, extent_no, pages, fd, trailer + DH_TRAILER_HEAD_BYTES);
     if (rc == 0) {
         *checksum_out = dhi_trailer_seal(trailer, pages);
         rc = dhi_write_at(fd, trailer, size, pages * (uint64_t)DH_PAGE_BYTES);
@@ -145,7 +171,7 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
     return rc;
 }
 
-/* --- mapping and checking ------------------------------------------------------------------------ */
+/* --- checking ------------------------------------------------------------------------------------- */
 
 int dhi_trailer_read(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
                      uint64_t file_bytes, uint32_t expected, uint8_t **trailer_out,
@@ -163,6 +189,11 @@ int dhi_trailer_read(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd
     if (trailer == NULL)
         return ENOMEM;
     ssize_t n = pread(fd, trailer, size, (off_t)(pages * DH_PAGE_BYTES));
+    if (n < 0) {
+        int rc = errno;
+        free(trailer);
+        return rc;
+    }
     uint64_t magic = 0, found_version = 0;
     uint32_t found_extent = 0, found_pages = 0, checksum = 0;
     if (n == (ssize_t)size) {
@@ -186,110 +217,12 @@ int dhi_trailer_read(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd
     return 0;
 }
 
-static void unmap_view(dh_heap *heap, dh_extent *extent)
-{
-    if (extent->view != NULL)
-        munmap((void *)(uintptr_t)extent->view, extent->view_bytes);
-    heap->image.base_pages_count -= extent->pages_count;
-    extent->view = NULL;
-    extent->pages_count = 0;
-}
-
-static int map_view(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint32_t pages)
-{
-    dh_extent *extent;
-    int rc = dh_image_extent_make(heap, extent_no, &extent);
-    if (rc != 0)
-        return rc;
-    const uint8_t *view = NULL;
-    if (pages > 0) {
-        view = mmap(NULL, pages * (size_t)DH_PAGE_BYTES, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (view == MAP_FAILED)
-            return errno;
-    }
-    dh_image_drop_overlay(heap, extent_no);
-    unmap_view(heap, extent);
-    extent->view = view;
-    extent->view_bytes = pages * (uint64_t)DH_PAGE_BYTES;
-    extent->pages_count = pages;
-    extent->version = version;
-    heap->image.base_pages_count += pages;
-    return 0;
-}
-
-int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
-                     uint64_t file_bytes, uint32_t checksum)
-{
-    uint8_t *trailer;
-    uint32_t pages;
-    int rc = dhi_trailer_read(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
-    if (rc != 0)
-        return rc;
-    free(trailer);
-    return map_view(heap, extent_no, version, fd, pages);
-}
-
-/* Where the pages of an extent live in this process. NULL: beyond the capacity. */
-static uint8_t *extent_memory(dh_heap *heap, uint32_t extent_no, uint32_t pages)
-{
-    uint64_t first = (uint64_t)extent_no * DH_EXTENT_PAGES;
-    if (extent_no < DH_EXTENT_TABLE)
-        return first + pages <= heap->arena.capacity_pages
-                   ? dh_arena_page(&heap->arena, (dh_pgno)first)
-                   : NULL;
-    first -= (uint64_t)DH_EXTENT_TABLE * DH_EXTENT_PAGES;
-    return (first + pages) * DH_PAGE_BYTES <= heap->table.reserved_bytes
-               ? dh_table_page(&heap->table, (uint32_t)first)
-               : NULL;
-}
-
-static int read_pages(dh_heap *heap, uint32_t extent_no, int fd, uint32_t pages,
-                      const uint8_t *checksums)
-{
-    uint8_t *memory = extent_memory(heap, extent_no, pages);
-    size_t done = 0, size = pages * (size_t)DH_PAGE_BYTES;
-
-    if (memory == NULL)
-        return dhi_fail(heap, DH_E_FULL,
-                        "the heap does not fit its capacity: pass a larger capacity=");
-    while (done < size) {
-        ssize_t n = pread(fd, memory + done, size - done, (off_t)done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? errno : EIO;
-        done += (size_t)n;
-    }
-    for (uint32_t i = 0; i < pages; i++) {
-        uint32_t checksum;
-        memcpy(&checksum, checksums + i * 4u, 4);
-        if (checksum != dh_page_checksum(memory + i * (size_t)DH_PAGE_BYTES))
-            return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u: page %u is damaged",
-                            extent_no, i);
-    }
-    return 0;
-}
-
-int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
-                   uint32_t checksum)
-{
-    uint8_t *trailer;
-    uint32_t pages;
-    int rc;
-
-    DH_ASSERT(heap->phase == DH_LOADING);
-    rc = dhi_trailer_read(heap, extent_no, version, fd, file_bytes, checksum, &trailer, &pages);
-    if (rc != 0)
-        return rc;
-    rc = read_pages(heap, extent_no, fd, pages, trailer + DH_TRAILER_HEAD_BYTES);
-    free(trailer);
-    return rc != 0 ? rc : map_view(heap, extent_no, version, fd, pages);
-}
-
 size_t dh_extents_unfolded(const dh_heap *heap, uint32_t *extents_out, size_t max)
 {
     const dh_image *image = &heap->image;
     size_t count = 0;
+
+    DH_ASSERT(heap->lazy == NULL); /* or none would be told of */
     for (uint32_t i = 0; i < image->data_count; i++) {
         if (image->data[i].overlay_count > 0 && count++ < max)
             extents_out[count - 1] = i;

@@ -9,7 +9,8 @@
 #include "buffer.h"
 #include "capture.h"
 #include "dict.h"
-#include "heap.h"
+#include "gate.h"
+#include "lazy.h"
 #include "precopy.h"
 
 #define CAPACITY_BYTES_MAX ((uint64_t)1 << 42) /* 4 TiB: page numbers have 31 bits, with room */
@@ -29,7 +30,7 @@ static bool page_is_image(void *context, dh_pgno pgno)
 static void fork_child(void *context)
 {
     dh_heap *heap = context;
-    heap->is_forked = 1;
+    heap->is_forked = heap->is_gated = 1;
     if (heap->guarded_fd >= 0)
         (void)close(heap->guarded_fd);
 }
@@ -54,6 +55,10 @@ static int open_parts(dh_heap *heap, const dh_options *options)
     if (rc == 0)
         rc = dh_image_init(&heap->image);
     if (rc == 0)
+        rc = dh_bits_init(&heap->private_pages, heap->arena.capacity_pages);
+    if (rc == 0)
+        rc = dhi_lazy_init(heap);
+    if (rc == 0)
         rc = dh_handles_init(&heap->handles);
     if (rc == ENOMEM)
         return dhi_fail(heap, rc,
@@ -62,8 +67,8 @@ static int open_parts(dh_heap *heap, const dh_options *options)
                         (unsigned long long)options->capacity_bytes);
     if (rc != 0)
         return rc;
-    rc = dh_watch_open(&heap->arena, options->tracker, &source, &heap->watch, heap->tracker_reason,
-                       sizeof heap->tracker_reason);
+    rc = dh_watch_open_idle(&heap->arena, options->tracker, &source, &heap->watch,
+                            heap->tracker_reason, sizeof heap->tracker_reason);
     if (rc != 0)
         return dhi_fail(heap, rc, "the tracker asked for does not work here: %s",
                         heap->tracker_reason);
@@ -84,7 +89,8 @@ int dh_heap_open(const dh_options *options, dh_heap **heap_out)
     open_error_text[0] = '\0';
     if (heap == NULL)
         return ENOMEM;
-    heap->guarded_fd = -1;
+    heap->guarded_fd = heap->base_fd = -1;
+    heap->is_gated = 1; /* until it is loaded */
     heap->serial_next = 1;
     memcpy(heap->hash_key, options->hash_key, sizeof heap->hash_key);
     rc = check_options(heap, options);
@@ -120,8 +126,13 @@ static void free_committed(dh_heap *heap)
     dhi_capture_free(heap->in_flight); /* of a poisoned heap */
     dhi_capture_free(heap->empty);
     heap->spare = heap->empty = heap->in_flight = NULL;
+    dhi_lazy_finish(heap);
     dh_image_finish(&heap->image);
     dh_table_finish(&heap->table);
+    dh_bits_finish(&heap->private_pages);
+    if (heap->base_fd >= 0)
+        (void)close(heap->base_fd);
+    heap->base_fd = -1;
 }
 
 void dh_heap_close(dh_heap *heap)
@@ -135,6 +146,7 @@ void dh_heap_close(dh_heap *heap)
         free_committed(heap);
     dhi_shapes_free(heap);
     heap->phase = DH_CLOSED;
+    dhi_gate_update(heap);
     if (heap->exports_count > 0)
         return; /* the last dh_export_end finishes */
     dh_alloc_finish(&heap->alloc);
@@ -156,7 +168,10 @@ int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size)
 {
     uint64_t base = (uint64_t)(uintptr_t)heap->arena.base;
     uint64_t limit = base + (heap->arena.hwm_pages << DH_PAGE_SHIFT);
+    int rc = dhi_verb_gate(heap);
 
+    if (rc != 0)
+        return rc;
     if (address < base || address > limit || size > limit - address)
         return dhi_fail(heap, EINVAL, "the buffer does not lie in this heap");
     if (size > 0) {
@@ -167,17 +182,37 @@ int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size)
     return 0;
 }
 
-void dh_heap_stats_read(const dh_heap *heap, dh_heap_stats *stats_out)
+/* A heap that was only read so far has not counted what is allocated; damage is left for the first
+ * store to tell of. */
+static void read_allocated(dh_heap *heap, dh_heap_stats *stats_out)
+{
+    if (heap->lazy == NULL) {
+        stats_out->free_pages_count = heap->alloc.free_pages_count;
+        stats_out->allocated_bytes = heap->alloc.allocated_bytes;
+        return;
+    }
+    stats_out->is_lazy = 1;
+    stats_out->overlay_pages_count = heap->lazy->backlog.pages_count;
+    if (heap->is_forked || dhi_lazy_count(heap, &stats_out->free_pages_count,
+                                          &stats_out->allocated_bytes) != 0)
+        heap->error_text[0] = '\0';
+}
+
+void dh_heap_stats_read(dh_heap *heap, dh_heap_stats *stats_out)
 {
     memset(stats_out, 0, sizeof *stats_out);
     stats_out->tracker = dh_watch_tracker(heap->watch);
     stats_out->capacity_pages = heap->arena.capacity_pages;
     stats_out->hwm_pages = heap->arena.hwm_pages;
-    stats_out->free_pages_count = heap->alloc.free_pages_count;
-    stats_out->allocated_bytes = heap->alloc.allocated_bytes;
     stats_out->handles_count = heap->handles.live_count;
     stats_out->exports_count = heap->exports_count;
     stats_out->overlay_pages_count = heap->image.overlay_count;
     stats_out->overlay_bytes = heap->image.overlay_bytes;
     stats_out->base_pages_count = heap->image.base_pages_count;
+    if (heap->is_forked)
+        return;
+    dhi_world_stop(heap);
+    read_allocated(heap, stats_out);
+    stats_out->private_pages_count = dh_bits_count(&heap->private_pages, heap->arena.hwm_pages);
+    dhi_world_resume(heap);
 }

@@ -22,6 +22,8 @@ struct dh_heap {
     uint64_t sig;
     dh_heap_phase phase;
     volatile int is_forked; /* set by the fork guard in a child                       */
+    volatile int is_gated;  /* stores must ask dhi_store_gate_slow, see gate.h         */
+    bool is_read_only;
     dh_arena arena;
     dh_alloc alloc; /* world lock                                             */
     dh_table table; /* heap lock                                              */
@@ -42,6 +44,9 @@ struct dh_heap {
     dh_world world;
     dh_capture *spare;        /* buffers of the last capture, kept for the next         */
     dh_capture *in_flight;    /* of the commit under way, until done or failed       */
+    struct dh_lazy *lazy;     /* what was not brought in yet (lazy.h), or NULL       */
+    dh_bits private_pages;    /* of the arena: written since its file was mapped; world lock */
+    int base_fd;              /* the directory of base files, or -1                  */
     struct dh_shapes *shapes; /* the table of shapes (dict_shape.c), or NULL: world lock */
     dh_capture *empty;        /* before the first commit: the heap as it was made       */
     char error_text[256];
@@ -62,6 +67,11 @@ static inline void dhi_world_resume(const dh_heap *heap)
 /* Address of an offset that is known to be right. */
 static inline void *dh_at(const dh_heap *heap, dh_off off) { return heap->arena.base + off; }
 
+/* dh_deref where nothing is known to be: NULL unless the page has not been brought in yet. */
+void *dhi_deref_lazily(const dh_heap *heap, dh_word w, dh_type type, size_t need);
+/* Bytes of the cells of a page, or of a run's first page; 0: none. Brings the page in. */
+size_t dhi_kind_bytes_lazily(const dh_heap *heap, uint64_t pgno);
+
 /* Follow a word that comes from the arena, and so perhaps from a damaged file. NULL unless it is a
  * ref of that type to a page that holds cells or a run, with room for need bytes (<= one page).
  * Never leaves the arena. */
@@ -74,10 +84,12 @@ static inline void *dh_deref(const dh_heap *heap, dh_word w, dh_type type, size_
     size_t bytes = dh_kind_bytes[heap->alloc.kind[pgno]];
     if (DH_UNLIKELY(bytes < need || (off & (DH_GRANULE_BYTES - 1)) != 0 ||
                     (off & (DH_PAGE_BYTES - 1)) + need > DH_PAGE_BYTES))
-        return NULL;
+        return bytes == 0 ? dhi_deref_lazily(heap, w, type, need) : NULL;
     return heap->arena.base + off;
 }
 
+/* Tests take it back. */
+void dhi_heap_set_read_only(dh_heap *heap, bool is_read_only);
 void dhi_shapes_free(dh_heap *heap);
 /* The end of a closed heap, when no view is left. */
 void dhi_heap_free_arena(dh_heap *heap);

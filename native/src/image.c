@@ -228,6 +228,11 @@ const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_P
     }
 }
 
+bool dh_image_is_newer(const dh_heap *heap, dh_pgno pgno)
+{
+    return slot_find(&heap->image, pgno) != NULL;
+}
+
 bool dh_image_same(const dh_heap *heap, dh_pgno pgno)
 {
     uint8_t scratch[DH_PAGE_BYTES];

@@ -13,6 +13,7 @@
 
 #include "base.h"
 
+#define DH_FILE_NAME_BYTES sizeof((dh_extent_row *)0)->file_name
 #define DH_EXTENT_PAGES 1024u /* 4 MiB */
 #define DH_EXTENT_TABLE \
     (DH_PGNO_TABLE / DH_EXTENT_PAGES) /* extent numbers of the table start here */
@@ -36,11 +37,13 @@ typedef struct {
 
 /* One mapped base file. */
 typedef struct {
-    const uint8_t *view; /* NULL: no base, zeros             */
+    const uint8_t *view; /* pages and trailer; NULL: no base (zeros), or not mapped yet */
     uint64_t view_bytes;
-    uint32_t pages_count;   /* pages the file has               */
-    uint64_t version;       /* commit id it is the image of     */
-    uint32_t overlay_count; /* overlay entries in this extent */
+    uint32_t pages_count;   /* pages the file has                            */
+    uint32_t shown_pages;   /* first pages of the memory that show a file    */
+    uint64_t version;       /* commit id it is the image of                  */
+    uint32_t overlay_count; /* overlay entries in this extent                */
+    char file_name[DH_FILE_NAME_BYTES]; /* while the view is not mapped      */
 } dh_extent;
 
 typedef struct {
@@ -61,6 +64,8 @@ void dh_image_finish(dh_image *image);
 const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_PAGE_BYTES]);
 /* What dh_image_read returns for a page that was never committed, or was freed. */
 extern const uint8_t dh_zero_page[DH_PAGE_BYTES];
+/* Is the page's image another than its base's? */
+bool dh_image_is_newer(const dh_heap *heap, dh_pgno pgno);
 /* True when the arena's page holds its committed bytes (what the compare tracker asks). */
 bool dh_image_same(const dh_heap *heap, dh_pgno pgno);
 /* The page is committed as these bytes now (NULL: freed). For pages of the table: noted only. */

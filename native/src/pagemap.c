@@ -165,20 +165,22 @@ static uint64_t chunk_limit(uint64_t start, uint64_t limit)
     return edge < limit ? edge : limit;
 }
 
-int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, uint64_t pages_count,
+int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, dh_pgno first, uint64_t count,
                      dh_scan_mode mode, dh_watch_report report, void *context)
 {
     scan s = {
         .pagemap = pagemap,
         .base = (uint64_t)(uintptr_t)base,
-        .limit = (uint64_t)(uintptr_t)base + (pages_count << DH_PAGE_SHIFT),
+        .limit = (uint64_t)(uintptr_t)base + ((first + count) << DH_PAGE_SHIFT),
         .flags = DHK_PM_SCAN_CHECK_WPASYNC | (mode == DH_SCAN_TAKE ? DHK_PM_SCAN_WP_MATCHING : 0),
         .report = report,
         .context = context,
     };
     int rc_first = 0;
 
-    for (uint64_t start = s.base; start < s.limit; start = chunk_limit(start, s.limit)) {
+    uint64_t start = s.base + ((uint64_t)first << DH_PAGE_SHIFT);
+
+    for (; start < s.limit; start = chunk_limit(start, s.limit)) {
         int rc = chunk_scan(&s, start, chunk_limit(start, s.limit));
 
         /* An interrupted walk lost its findings but not the tracking: the chunk is reported. */

@@ -89,10 +89,10 @@ typedef struct {
 int dhi_pagemap_open(dhi_pagemap *pagemap, uint64_t vec_len);
 /* Legal after the descriptor was closed elsewhere and fd set to -1. */
 void dhi_pagemap_close(dhi_pagemap *pagemap);
-/* Report the written pages among [0, pages_count) from base, ascending, each once. TAKE re-arms
+/* Report the written pages among [first, first + count) from base on, ascending, each once. TAKE re-arms
  * them in the same step. After an error the chunk concerned is reported whole and the scan goes on;
  * the first code is returned: DH_E_WATCH when a page is not tracked. report NULL: arm only. */
-int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, uint64_t pages_count,
+int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, dh_pgno first, uint64_t count,
                      dh_scan_mode mode, dh_watch_report report, void *context);
 
 #endif

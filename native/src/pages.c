@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "heap.h"
+#include "mapping.h"
 
 /* Runs shorter than this stay with the process: a release costs microseconds a page, and the next
  * touch of a released page costs as much again. */
@@ -222,7 +223,11 @@ static uint64_t release_run(dh_heap *heap, uint64_t first, uint64_t count)
         return 0;
     /* Whether the kernel reports dropped pages depends on its version: enter them by hand. */
     dh_watch_mark(heap->watch, (dh_pgno)first, count);
-    memset(heap->alloc.flags + first, DH_PAGE_ZERO, count);
+    for (uint64_t p = first; p < first + count; p++) {
+        heap->alloc.flags[p] =
+            dh_is_file_backed(heap, (dh_pgno)p) ? DH_PAGE_RELEASED : DH_PAGE_ZERO;
+        dh_bits_clear(&heap->private_pages, p);
+    }
     return count;
 }
 
@@ -237,7 +242,7 @@ uint64_t dh_pages_release(dh_heap *heap)
             break;
         uint64_t first = (uint64_t)(hit - alloc->kind), end = first;
         while (end < limit && alloc->kind[end] == DH_KIND_FREE &&
-               !(alloc->flags[end] & DH_PAGE_ZERO))
+               !(alloc->flags[end] & (DH_PAGE_ZERO | DH_PAGE_RELEASED)))
             end++;
         if (end - first >= RELEASE_PAGES_MIN)
             released += release_run(heap, first, end - first);

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "encode.h"
+#include "gate.h"
 
 /* --- staged extents, ascending --------------------------------------------------------------- */
 
@@ -150,7 +151,7 @@ int dh_stage_round(dh_heap *heap, uint64_t window_pages, dh_capture **capture_in
 {
     dh_capture *capture = *capture_inout;
     uint64_t scanned = 0;
-    int rc = dhi_check_running(heap);
+    int rc = dhi_verb_gate(heap);
 
     *count_out = 0;
     if (rc != 0)
@@ -288,6 +289,7 @@ int dh_stage_take(dh_heap *heap, dh_capture *capture, uint32_t extent_no, int *v
     if (limit > capture->limit)
         limit = capture->limit;
     dh_watch_take_part(heap->watch, heap->commit_cursor, &capture->flight, first, limit);
+    dh_bits_or_part(&heap->private_pages, &capture->flight, first, limit);
     int rc = copy_written(heap, capture, first, limit);
     if (rc != 0)
         return rc;

@@ -50,7 +50,7 @@ static void probe_note(void *context, dh_pgno first, uint64_t count)
 static int probe_scan(const probe *p, dh_scan_mode mode, probe_found *found_out)
 {
     *found_out = (probe_found){.count = 0};
-    if (p->tracker->scan(p->state, PROBE_PAGES, mode, probe_note, found_out) != 0)
+    if (p->tracker->scan(p->state, 0, PROBE_PAGES, mode, probe_note, found_out) != 0)
         return probe_fail(p, "the scan for written pages is refused");
     return 0;
 }
@@ -131,6 +131,8 @@ static int probe_track(const probe *p)
     int rc;
 
     memset(p->arena.base, 1, PROBE_PAGES * DH_PAGE_BYTES);
+    if (p->tracker->begin(p->state) != 0)
+        return probe_fail(p, "memory cannot be registered with userfaultfd");
     if (p->tracker->arm(p->state, PROBE_PAGES) != 0)
         return probe_fail(p, "pages cannot be armed");
     rc = probe_expect_none(p, DH_SCAN_PEEK, "armed pages read as written");

@@ -12,6 +12,7 @@
 #include "array.h"
 #include "buffer.h"
 #include "capture.h"
+#include "gate.h"
 
 /* Where state S is found: in the savepoint what it holds, else in the committed state of `image`. */
 typedef struct {
@@ -124,10 +125,13 @@ static uint64_t show(dh_heap *heap, const target *to, dh_bits *written)
 int dh_show_state(dh_heap *heap, dh_capture *savepoint, uint64_t *pages_out, uint64_t *stop_ns_out)
 {
     dh_bits own, *written = &own;
-    int rc = 0;
+    *pages_out = *stop_ns_out = 0;
+    if (heap->lazy != NULL && !heap->is_read_only && !heap->is_forked)
+        return 0; /* nothing was stored */
+    int rc = dhi_verb_gate(heap);
 
-    if (heap->is_forked)
-        return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process");
+    if (rc != 0)
+        return rc;
     if (savepoint == NULL)
         savepoint = heap->empty; /* NULL after the first commit */
     if (savepoint != NULL)

@@ -18,6 +18,8 @@ static inline void *dhi_page_span(const dh_heap *heap, dh_word w, dh_type type, 
     if (DH_UNLIKELY(!dh_is_ref_to(w, type) || pgno >= heap->arena.hwm_pages))
         return NULL;
     size_t bytes = dh_kind_bytes[heap->alloc.kind[pgno]];
+    if (DH_UNLIKELY(bytes == 0))
+        bytes = dhi_kind_bytes_lazily(heap, pgno);
     size_t at = off & (DH_PAGE_BYTES - 1);
     if (DH_UNLIKELY(bytes == 0 || (at & (DH_GRANULE_BYTES - 1)) != 0 || at + bytes > DH_PAGE_BYTES))
         return NULL;

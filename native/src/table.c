@@ -84,11 +84,39 @@ static int validate_cells(const dh_heap *heap, uint64_t pgno, const dh_table_ent
     return 0;
 }
 
-static int validate_run(const dh_heap *heap, uint64_t first, uint64_t pages, uint64_t hwm_pages)
+static int validate_entry(const dh_heap *heap, uint64_t pgno, const dh_table_entry *entry,
+                          uint64_t hwm_pages)
 {
-    if (pages == 0 || pages > UINT32_MAX || pages > hwm_pages - first)
+    bool is_run = entry->kind == DH_KIND_RUN_REFS || entry->kind == DH_KIND_RUN_RAW;
+    uint64_t pages = entry->value[0];
+
+    if (entry->kind >= DH_KINDS_COUNT || entry->kind == DH_KIND_PINNED ||
+        (entry->kind == DH_KIND_RESERVED) != (pgno == 0) ||
+        (entry->kind > DH_KIND_RUN_RAW && entry->kind < DH_KIND_CELLS))
+        return dhi_fail(heap, DH_E_CORRUPT, "allocation table, page %llu: kind %u",
+                        (unsigned long long)pgno, entry->kind);
+    if (is_run && (pages == 0 || pages > UINT32_MAX || pages > hwm_pages - pgno))
         return dhi_fail(heap, DH_E_CORRUPT, "allocation table, page %llu: a run of %llu pages",
-                        (unsigned long long)first, (unsigned long long)pages);
+                        (unsigned long long)pgno, (unsigned long long)pages);
+    return entry->kind >= DH_KIND_CELLS ? validate_cells(heap, pgno, entry) : 0;
+}
+
+int dh_table_validate_entries(const dh_heap *heap, uint64_t first, uint64_t end,
+                              uint64_t hwm_pages)
+{
+    int rc = 0;
+
+    for (uint64_t pgno = first; rc == 0 && pgno < end; pgno++) {
+        dh_table_entry entry;
+        dh_table_read(&heap->table, (dh_pgno)pgno, &entry);
+        rc = validate_entry(heap, pgno, &entry, hwm_pages);
+    }
+    return rc;
+}
+
+/* What follows the first page of a run. */
+static int validate_rest(const dh_heap *heap, uint64_t first, uint64_t pages)
+{
     for (uint64_t i = 1; i < pages; i++) {
         dh_table_entry entry;
         dh_table_read(&heap->table, (dh_pgno)(first + i), &entry);
@@ -101,28 +129,22 @@ static int validate_run(const dh_heap *heap, uint64_t first, uint64_t pages, uin
 
 int dh_table_validate(const dh_heap *heap, uint64_t hwm_pages)
 {
-    uint64_t pgno = 0;
+    uint64_t pgno = 0, step;
 
-    while (pgno < hwm_pages) {
+    for (; pgno < hwm_pages; pgno += step) {
         dh_table_entry entry;
-        uint64_t step = 1;
-        int rc = 0;
-
         dh_table_read(&heap->table, (dh_pgno)pgno, &entry);
-        if (entry.kind >= DH_KINDS_COUNT || entry.kind == DH_KIND_PINNED ||
-            entry.kind == DH_KIND_CONT || (entry.kind == DH_KIND_RESERVED) != (pgno == 0) ||
-            (entry.kind > DH_KIND_RUN_RAW && entry.kind < DH_KIND_CELLS))
-            return dhi_fail(heap, DH_E_CORRUPT, "allocation table, page %llu: kind %u",
-                            (unsigned long long)pgno, entry.kind);
-        if (entry.kind >= DH_KIND_CELLS) {
-            rc = validate_cells(heap, pgno, &entry);
-        } else if (entry.kind >= DH_KIND_RUN_REFS) {
-            rc = validate_run(heap, pgno, entry.value[0], hwm_pages);
+        int rc = validate_entry(heap, pgno, &entry, hwm_pages);
+        if (rc == 0 && entry.kind == DH_KIND_CONT)
+            rc = dhi_fail(heap, DH_E_CORRUPT, "allocation table, page %llu: a run without a head",
+                          (unsigned long long)pgno);
+        step = 1;
+        if (rc == 0 && (entry.kind == DH_KIND_RUN_REFS || entry.kind == DH_KIND_RUN_RAW)) {
             step = entry.value[0];
+            rc = validate_rest(heap, pgno, step);
         }
         if (rc != 0)
             return rc;
-        pgno += step;
     }
     return 0;
 }

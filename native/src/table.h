@@ -47,6 +47,9 @@ static inline void dh_table_read(const dh_table *table, dh_pgno pgno, dh_table_e
 void dh_table_entry_now(const dh_heap *heap, dh_pgno pgno, dh_table_entry *entry_out);
 /* Make the allocator say what the entry says (kind, old bits; fresh empty). */
 void dh_table_entry_show(dh_heap *heap, dh_pgno pgno, const dh_table_entry *entry);
+/* Check the entries of pages [first, end) each by itself. */
+int dh_table_validate_entries(const dh_heap *heap, uint64_t first, uint64_t end,
+                              uint64_t hwm_pages);
 /* Check every entry below the mark against its neighbours: run lengths, kinds, bits. */
 int dh_table_validate(const dh_heap *heap, uint64_t hwm_pages);
 

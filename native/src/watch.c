@@ -99,8 +99,8 @@ static int watch_choose(dh_watch *watch, const dh_arena *arena, int tracker,
     return 0;
 }
 
-int dh_watch_open(const dh_arena *arena, int tracker, const dh_compare_source *compare,
-                  dh_watch **watch_out, char *why_out, size_t why_size)
+int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+                       dh_watch **watch_out, char *why_out, size_t why_size)
 {
     dh_watch *watch = calloc(1, sizeof(*watch));
     int rc;
@@ -130,6 +130,23 @@ fail_lock:
     pthread_mutex_destroy(&watch->lock);
 fail_watch:
     free(watch);
+    return rc;
+}
+
+int dh_watch_open(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+                  dh_watch **watch_out, char *why_out, size_t why_size)
+{
+    dh_watch *watch;
+    int rc = dh_watch_open_idle(arena, tracker, compare, &watch, why_out, why_size);
+
+    if (rc == 0)
+        rc = dh_watch_begin(watch);
+    else
+        return rc;
+    if (rc != 0)
+        dh_watch_close(watch);
+    else
+        *watch_out = watch;
     return rc;
 }
 
@@ -301,19 +318,54 @@ static void merge_run(void *context, dh_pgno first, uint64_t count)
         watch_mark_all(m->watch, first, count);
 }
 
-int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out)
+/* Lock held. Before anything is asked of a tracker. */
+static int watch_start(dh_watch *watch)
+{
+    int rc = watch->tracker->begin != NULL ? watch->tracker->begin(watch->state) : 0;
+
+    if (rc == 0)
+        watch->is_torn = false;
+    return rc;
+}
+
+int dh_watch_begin(dh_watch *watch)
+{
+    int rc;
+
+    if (!watch_enter(watch))
+        return DH_E_FORKED;
+    rc = watch_start(watch);
+    watch_leave(watch);
+    return rc;
+}
+
+static int scan_range(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out)
 {
     merge m = {.watch = watch, .is_merged = dhi_fault("watch.merge") == 0};
     int rc;
 
-    DH_ASSERT(pages_count <= watch->capacity_pages);
+    DH_ASSERT(first <= watch->capacity_pages && count <= watch->capacity_pages - first);
     if (!watch_enter(watch))
         return DH_E_FORKED;
-    rc = watch->tracker->scan(watch->state, pages_count, DH_SCAN_TAKE, merge_run, &m);
+    rc = watch->is_torn ? watch_start(watch) : 0;
+    if (rc == 0)
+        rc = watch->tracker->scan(watch->state, first, count, DH_SCAN_TAKE, merge_run, &m);
+    else
+        merge_run(&m, first, count);
     watch_leave(watch);
     if (pages_out != NULL)
         *pages_out = m.pages_count;
     return rc;
+}
+
+int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out)
+{
+    return scan_range(watch, 0, pages_count, pages_out);
+}
+
+int dh_watch_scan_range(dh_watch *watch, dh_pgno first, uint64_t count)
+{
+    return scan_range(watch, first, count, NULL);
 }
 
 int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report, void *context)
@@ -323,7 +375,9 @@ int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report,
     DH_ASSERT(pages_count <= watch->capacity_pages);
     if (!watch_enter(watch))
         return DH_E_FORKED;
-    rc = watch->tracker->scan(watch->state, pages_count, DH_SCAN_PEEK, report, context);
+    rc = watch->is_torn ? watch_start(watch) : 0;
+    if (rc == 0)
+        rc = watch->tracker->scan(watch->state, 0, pages_count, DH_SCAN_PEEK, report, context);
     watch_leave(watch);
     return rc;
 }
@@ -363,6 +417,22 @@ int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count)
         return DH_E_FORKED;
     watch_mark_all(watch, first, count);
     rc = watch->tracker->renew(watch->state, first, count);
+    watch_leave(watch);
+    return rc;
+}
+
+int dh_watch_remapped(dh_watch *watch, dh_pgno first, uint64_t count)
+{
+    int rc = dhi_fault("watch.remapped");
+
+    if (!watch_enter(watch))
+        return DH_E_FORKED;
+    if (rc == 0 && watch->tracker->remapped != NULL)
+        rc = watch->tracker->remapped(watch->state, first, count);
+    if (rc != 0) {
+        watch_mark_all(watch, first, count);
+        watch->is_torn = true;
+    }
     watch_leave(watch);
     return rc;
 }

@@ -31,18 +31,23 @@ typedef enum {
 typedef struct {
     int id; /* DH_TRACKER_* */
     const char *name;
-    /* Begin to track [base, base + capacity); on failure why_out says what the user can do. */
+    /* Prepare to track [base, base + capacity); on failure why_out says what the user can do. */
     int (*open)(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
                 size_t why_size);
     void (*close)(void *state);
-    /* Pages [0, pages_count). Never reports less than what was written. Returns 0 or a code; on a
-     * nonzero code the pages it could not vouch for have been reported already. */
-    int (*scan)(void *state, uint64_t pages_count, dh_scan_mode mode, dh_watch_report report,
-                void *context);
+    /* Begin. Until then memory may be mapped anew, and nothing may be asked. NULL: nothing to do. */
+    int (*begin)(void *state);
+    /* Pages [first, first + count). Never reports less than what was written. Returns 0 or a code;
+     * on a nonzero code the pages it could not vouch for have been reported already. */
+    int (*scan)(void *state, dh_pgno first, uint64_t count, dh_scan_mode mode,
+                dh_watch_report report, void *context);
     /* Forget everything written so far in [0, pages_count): they start clean. */
     int (*arm)(void *state, uint64_t pages_count);
     /* The whole arena page range [first, first+count) was replaced by fresh anonymous memory. */
     int (*renew)(void *state, dh_pgno first, uint64_t count);
+    /* The page range shows other memory with the same bytes: go on tracking it, as not written. NULL:
+     * nothing to do. */
+    int (*remapped)(void *state, dh_pgno first, uint64_t count);
     /* Runs in a forked child: close descriptors, touch nothing else. Async-signal-safe. */
     void (*fork_child)(void *state);
 } dh_tracker;
@@ -63,6 +68,11 @@ typedef struct {
  * compare. reason_out (may be NULL) receives why a better one was passed over. */
 int dh_watch_open(const dh_arena *arena, int tracker, const dh_compare_source *compare,
                   dh_watch **watch_out, char *why_out, size_t why_size);
+/* The same, and nothing is tracked before dh_watch_begin: what may fail for want of a tracker fails
+ * here. */
+int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+                       dh_watch **watch_out, char *why_out, size_t why_size);
+int dh_watch_begin(dh_watch *watch);
 void dh_watch_close(dh_watch *watch);
 int dh_watch_tracker(const dh_watch *watch);
 const char *dh_watch_reason(const dh_watch *watch);
@@ -74,6 +84,8 @@ void dh_watch_cursor_close(dh_watch *watch, int cursor);
 /* Scan [0, pages_count) and OR into all cursors. pages_out (may be NULL): pages reported. Any error
  * leaves the pages concerned in every cursor, so a commit after it loses nothing. */
 int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out);
+/* The same for pages [first, first + count) only. */
+int dh_watch_scan_range(dh_watch *watch, dh_pgno first, uint64_t count);
 /* How many pages the next scan would report; changes nothing. */
 int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report, void *context);
 /* Enter pages by hand into every cursor. */
@@ -93,6 +105,8 @@ void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
 /* The memory now in the arena is the committed one: start clean, all cursors empty. */
 int dh_watch_arm(dh_watch *watch, uint64_t pages_count);
 int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count);
+/* See the tracker's remapped. After a failure the pages count as written. */
+int dh_watch_remapped(dh_watch *watch, dh_pgno first, uint64_t count);
 bool dh_watch_is_forked(const dh_watch *watch);
 
 /* Tests drive the script tracker with this. */

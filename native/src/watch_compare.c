@@ -89,28 +89,28 @@ static void compare_page(compare_watch *compare, uint64_t pgno, dh_scan_mode mod
 }
 
 /* The scan cannot go on: everything from here counts as written. */
-static void compare_rest(compare_watch *compare, uint64_t first, uint64_t pages_count,
-                         compare_run *run)
+static void compare_rest(compare_watch *compare, uint64_t first, uint64_t limit, compare_run *run)
 {
     run_end(run);
-    run->report(run->context, (dh_pgno)first, pages_count - first);
-    dh_bits_set_run(&compare->reported, first, pages_count - first);
+    run->report(run->context, (dh_pgno)first, limit - first);
+    dh_bits_set_run(&compare->reported, first, limit - first);
 }
 
-static int compare_scan(void *state, uint64_t pages_count, dh_scan_mode mode,
+static int compare_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mode,
                         dh_watch_report report, void *context)
 {
     compare_watch *compare = state;
     compare_run run = {.report = report, .context = context};
+    uint64_t limit = first + count;
 
-    DH_ASSERT(pages_count <= compare->capacity_pages);
-    for (uint64_t pgno = 0; pgno < pages_count; pgno++) {
+    DH_ASSERT(limit <= compare->capacity_pages);
+    for (uint64_t pgno = first; pgno < limit; pgno++) {
         int rc = 0;
 
         if (mode == DH_SCAN_TAKE && pgno % FAULT_PAGES == 0)
             rc = dhi_fault("watch.scan");
         if (rc != 0) {
-            compare_rest(compare, pgno, pages_count, &run);
+            compare_rest(compare, pgno, limit, &run);
             return rc;
         }
         compare_page(compare, pgno, mode, &run);

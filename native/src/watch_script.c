@@ -36,34 +36,34 @@ static void script_close(void *state)
     free(script);
 }
 
-static void script_report(const script_watch *script, uint64_t pages_count, dh_watch_report report,
-                          void *context)
+static void script_report(const script_watch *script, uint64_t from, uint64_t limit,
+                          dh_watch_report report, void *context)
 {
-    uint64_t first = dh_bits_next(&script->written, 0, pages_count);
+    uint64_t first = dh_bits_next(&script->written, from, limit);
 
-    while (first < pages_count) {
+    while (first < limit) {
         uint64_t end = first + 1;
 
-        while (end < pages_count && dh_bits_test(&script->written, end))
+        while (end < limit && dh_bits_test(&script->written, end))
             end++;
         report(context, (dh_pgno)first, end - first);
-        first = dh_bits_next(&script->written, end, pages_count);
+        first = dh_bits_next(&script->written, end, limit);
     }
 }
 
 /* A fault behaves like an ioctl that failed after re-arming: everything is reported. */
-static int script_scan(void *state, uint64_t pages_count, dh_scan_mode mode, dh_watch_report report,
-                       void *context)
+static int script_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mode,
+                       dh_watch_report report, void *context)
 {
     script_watch *script = state;
     int rc = mode == DH_SCAN_TAKE ? dhi_fault("watch.scan") : 0;
 
     if (rc != 0)
-        report(context, 0, pages_count);
+        report(context, first, count);
     else
-        script_report(script, pages_count, report, context);
-    if (mode == DH_SCAN_TAKE)
-        dh_bits_clear_all(&script->written, pages_count);
+        script_report(script, first, first + count, report, context);
+    for (uint64_t p = first; mode == DH_SCAN_TAKE && p < first + count; p++)
+        dh_bits_clear(&script->written, p);
     return rc;
 }
 

@@ -21,6 +21,7 @@ struct dh_watch {
     pthread_mutex_t lock;      /* guards the tracker's scan and all cursors          */
     dh_bits cursors[DH_CURSORS_MAX];
     bool is_open[DH_CURSORS_MAX];
+    bool is_torn; /* a piece of the arena lost its tracking: begin again */
     dh_fork_guard *guard;
     char reason[512];
 };

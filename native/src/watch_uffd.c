@@ -2,7 +2,8 @@
  *
  * Contract: watch.h. The kernel lifts the protection of a page at its first write and nobody is
  * woken; we learn of it in the scan, which reports and protects again in one step (pagemap.c), so a
- * write falls before or after it, never between. The whole arena is registered once and pages
+ * write falls before or after it, never between. The whole arena is registered once, when tracking
+ * begins (until then the kernel maps pages of files sixteen at a time, afterwards one by one), and pages
  * become armed by the scans that take them; untouched memory is never armed, for that would cost
  * page tables. A page that was never armed reads as written.
  *
@@ -134,12 +135,6 @@ static int uffd_begin(const dh_arena *arena, int uffd, void **state_out, char *w
     rc = uffd_negotiate(uffd, why_out, why_size);
     if (rc != 0)
         goto fail_watch;
-    rc = uffd_register(uffd, arena->base, arena->capacity_pages);
-    if (rc != 0) {
-        snprintf(why_out, why_size, "the arena cannot be registered with userfaultfd: %s",
-                 strerror(rc));
-        goto fail_watch;
-    }
     rc = uffd_open_pagemap(&watch->pagemap, why_out, why_size);
     if (rc != 0)
         goto fail_watch;
@@ -215,22 +210,22 @@ static bool uffd_is_foreign(const uffd_watch *watch)
     return watch->uffd < 0 || watch->owner != getpid();
 }
 
-static int uffd_scan(void *state, uint64_t pages_count, dh_scan_mode mode, dh_watch_report report,
-                     void *context)
+static int uffd_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mode,
+                     dh_watch_report report, void *context)
 {
     uffd_watch *watch = uffd_state(state);
 
-    DH_ASSERT(pages_count <= watch->capacity_pages);
+    DH_ASSERT(first <= watch->capacity_pages && count <= watch->capacity_pages - first);
     if (uffd_is_foreign(watch))
         return DH_E_FORKED;
-    return dhi_pagemap_scan(&watch->pagemap, watch->base, pages_count, mode, report, context);
+    return dhi_pagemap_scan(&watch->pagemap, watch->base, first, count, mode, report, context);
 }
 
 /* A scan that tells nobody: cheaper than UFFDIO_WRITEPROTECT on populated memory (50 against 140 ns
  * a page) and far cheaper where pages are armed already. */
 static int uffd_arm(void *state, uint64_t pages_count)
 {
-    return uffd_scan(state, pages_count, DH_SCAN_TAKE, NULL, NULL);
+    return uffd_scan(state, 0, pages_count, DH_SCAN_TAKE, NULL, NULL);
 }
 
 /* A new mapping lost its registration; a range that kept it may be registered again. Its pages are
@@ -245,6 +240,24 @@ static int uffd_renew(void *state, dh_pgno first, uint64_t count)
     if (uffd_register(watch->uffd, watch->base + ((uint64_t)first << DH_PAGE_SHIFT), count) != 0)
         return DH_E_WATCH;
     return 0;
+}
+
+static int uffd_start(void *state)
+{
+    uffd_watch *watch = uffd_state(state);
+    int rc;
+
+    if (uffd_is_foreign(watch))
+        return DH_E_FORKED;
+    /* One range, however many mappings it has by now. */
+    rc = uffd_register(watch->uffd, watch->base, watch->capacity_pages);
+    return rc == 0 || rc == ENOMEM ? rc : DH_E_WATCH;
+}
+
+static int uffd_remapped(void *state, dh_pgno first, uint64_t count)
+{
+    int rc = uffd_renew(state, first, count);
+    return rc != 0 ? rc : uffd_scan(state, first, count, DH_SCAN_TAKE, NULL, NULL);
 }
 
 static void uffd_fork_child(void *state)
@@ -264,9 +277,11 @@ const dh_tracker dh_tracker_uffd = {
     .name = "uffd",
     .open = uffd_open,
     .close = uffd_close,
+    .begin = uffd_start,
     .scan = uffd_scan,
     .arm = uffd_arm,
     .renew = uffd_renew,
+    .remapped = uffd_remapped,
     .fork_child = uffd_fork_child,
 };
 
@@ -275,8 +290,10 @@ const dh_tracker dh_tracker_uffd_dev = {
     .name = "uffd-dev",
     .open = uffd_dev_open,
     .close = uffd_close,
+    .begin = uffd_start,
     .scan = uffd_scan,
     .arm = uffd_arm,
     .renew = uffd_renew,
+    .remapped = uffd_remapped,
     .fork_child = uffd_fork_child,
 };

@@ -38,7 +38,7 @@ from helpers import (
 )
 
 import dirtyheap as dh
-from dirtyheap import committer
+from dirtyheap import folder
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -458,7 +458,7 @@ def test_a_fold_that_fails_after_a_note_only_commit_keeps_the_old_files(path: Pa
 def test_a_commit_whose_fold_fails_is_told_to_be_durable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer, "_FOLD_COMMITS_MAX", 2)
+    monkeypatch.setattr(folder, "_COMMITS_MAX", 2)
     with dh.open(path) as heap:
         for number in range(1, 8):
             heap.root["a"] = number

@@ -551,12 +551,14 @@ def test_a_forgotten_heap_warns_and_lets_the_next_one_in(path: Path) -> None:
 def test_a_heap_that_fails_to_open_is_not_left_locked(path: Path) -> None:
     with fault("arena.reserve", rc=12), pytest.raises(MemoryError):
         dh.open(path)
+    with dh.open(path) as heap:
+        heap.commit("one")
     with fault("watch.arm"), warnings.catch_warnings():
         warnings.simplefilter("error")
-        with dh.open(path) as heap:  # nothing to arm in an empty heap
-            heap.commit("one")
-        with pytest.raises(OSError):
-            dh.open(path)
+        with dh.open(path) as heap:
+            with pytest.raises(OSError):
+                heap.root["a"] = 1  # the first store begins the watch
+            assert heap.root == {}
     with dh.open(path) as heap:
         assert heap.last_commit_id == 1
 
