@@ -104,9 +104,7 @@ class BaseFiles:
 
     def open_directory(self) -> int:
         """A descriptor of the directory, by which files are opened; the caller closes it."""
-        return os.open(
-            self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-        )
+        return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def locate(self, extent: Extent) -> int:
         """Open the file for reading; the caller closes the descriptor."""

@@ -64,11 +64,11 @@ typedef struct {
 
 /* Where a base file is, and what it must be. */
 typedef struct {
-    uint64_t version;     /* id of the commit whose image it holds                */
-    uint64_t file_bytes;  /* its size                                             */
-    uint32_t number;      /* of the extent                                        */
-    uint32_t checksum;    /* of its trailer                                       */
-    char file_name[40];   /* in the directory of base files; ends with a NUL      */
+    uint64_t version;    /* id of the commit whose image it holds                */
+    uint64_t file_bytes; /* its size                                             */
+    uint32_t number;     /* of the extent                                        */
+    uint32_t checksum;   /* of its trailer                                       */
+    char file_name[40];  /* in the directory of base files; ends with a NUL      */
 } dh_extent_row;
 
 /* What one commit found and made. Bytes and nanoseconds. */

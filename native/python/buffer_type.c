@@ -177,8 +177,8 @@ static PyGetSetDef buffer_getset[] = {
 };
 
 PyDoc_STRVAR(tobytes_doc, "tobytes($self, /)\n--\n\nReturn the content as bytes. O(size).\n\n"
-">>> heap.buffer(b'bytes').tobytes()\n"
-"b'bytes'");
+                          ">>> heap.buffer(b'bytes').tobytes()\n"
+                          "b'bytes'");
 static PyObject *buffer_tobytes(PyObject *self, PyObject *ignored)
 {
     uint8_t *data;

@@ -109,12 +109,12 @@ typedef struct dhp_block dhp_block;
 typedef struct {
     PyObject_HEAD dh_heap *heap; /* NULL: closed                                              */
     dhp_state *state;
-    uint64_t *int_hashes;    /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
-    dh_key int_key;          /* key of the int 0, the form of all others             */
-    dhp_known_text *texts;   /* DHP_KNOWN_TEXTS slots, by address                   */
-    void **texts_seen;       /* by slot: the last other one, an address only        */
-    dhp_name *names;         /* DHP_NAMES slots, by word                              */
-    dhp_known_shape *shapes; /* DHP_KNOWN_SHAPES slots, by address of the first key */
+    uint64_t *int_hashes;        /* of 0 .. DHP_SMALL_INTS - 1 as keys; 0: not yet made  */
+    dh_key int_key;              /* key of the int 0, the form of all others             */
+    dhp_known_text *texts;       /* DHP_KNOWN_TEXTS slots, by address                   */
+    void **texts_seen;           /* by slot: the last other one, an address only        */
+    dhp_name *names;             /* DHP_NAMES slots, by word                              */
+    dhp_known_shape *shapes;     /* DHP_KNOWN_SHAPES slots, by address of the first key */
     Py_ssize_t exports_count;    /* views of buffers still alive, also after close   */
     PyGILState_STATE gil;        /* of the stop under way                            */
     int stops_depth;             /* stops under way, nested ones included; under GIL */
@@ -142,7 +142,7 @@ int dhp_raise(dhp_core *core, int rc);        /* from a code of the core */
 int dhp_raise_open(dhp_state *state, int rc); /* from dh_heap_open       */
 int dhp_raise_named(dhp_state *state, const char *name, const char *text);
 int dhp_raise_dead(dhp_proxy *self); /* stale or closed         */
-int dhp_raise_key(PyObject *key); /* KeyError(key)           */
+int dhp_raise_key(PyObject *key);    /* KeyError(key)           */
 
 /* --- recursion.c ------------------------------------------------------------------------------
  * One level deeper; nonzero with RecursionError set: do not leave then. */

@@ -17,9 +17,9 @@
 #define DH_PAGE_BIT_WORDS (DH_GRANULES_PER_PAGE / 64u)
 
 enum {
-    DH_PAGE_LISTED = 1, /* stands in its class's partial or hot list               */
-    DH_PAGE_HOT = 2,    /* allocated into since the last commit: dirty anyway      */
-    DH_PAGE_ZERO = 4,   /* free and known to read as zeros                         */
+    DH_PAGE_LISTED = 1,  /* stands in its class's partial or hot list               */
+    DH_PAGE_HOT = 2,     /* allocated into since the last commit: dirty anyway      */
+    DH_PAGE_ZERO = 4,    /* free and known to read as zeros                         */
     DH_PAGE_RELEASED = 8 /* free and given back to its file: bytes undefined       */
 };
 

@@ -114,13 +114,14 @@ static void enter(dh_backlog *backlog, const dh_delta_entry *entry, const uint8_
     dh_backlog_slot *slot = slot_place(backlog, entry->pgno);
     bool is_new = slot->first == DH_BACKLOG_NONE;
 
-    backlog->entries[index] = (dh_backlog_entry){payload, entry->checksum, DH_BACKLOG_NONE,
-                                                 entry->size, entry->form};
+    backlog->entries[index] =
+        (dh_backlog_entry){payload, entry->checksum, DH_BACKLOG_NONE, entry->size, entry->form};
     if (is_new)
         backlog->pages_count++;
     else
         backlog->entries[slot->last].next = index;
-    if (is_new || entry->form != DH_PAGE_DIFF) /* says all of the page: what was before is nothing */
+    if (is_new ||
+        entry->form != DH_PAGE_DIFF) /* says all of the page: what was before is nothing */
         slot->first = index;
     slot->pgno = entry->pgno;
     slot->last = index;

@@ -73,5 +73,4 @@ void dhi_capture_populate(dh_capture *capture, size_t pages);
 void dhi_capture_recycle(dh_heap *heap, dh_capture *capture);
 void dhi_capture_free(dh_capture *capture);
 
-
 #endif

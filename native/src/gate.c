@@ -9,8 +9,8 @@
 
 void dhi_gate_update(dh_heap *heap)
 {
-    heap->is_gated = heap->is_forked || heap->is_read_only || heap->phase != DH_RUNNING ||
-                     heap->lazy != NULL;
+    heap->is_gated =
+        heap->is_forked || heap->is_read_only || heap->phase != DH_RUNNING || heap->lazy != NULL;
 }
 
 int dhi_store_gate_slow(dh_heap *heap)

@@ -193,8 +193,8 @@ static void read_allocated(dh_heap *heap, dh_heap_stats *stats_out)
     }
     stats_out->is_lazy = 1;
     stats_out->overlay_pages_count = heap->lazy->backlog.pages_count;
-    if (heap->is_forked || dhi_lazy_count(heap, &stats_out->free_pages_count,
-                                          &stats_out->allocated_bytes) != 0)
+    if (heap->is_forked ||
+        dhi_lazy_count(heap, &stats_out->free_pages_count, &stats_out->allocated_bytes) != 0)
         heap->error_text[0] = '\0';
 }
 

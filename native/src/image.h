@@ -39,10 +39,10 @@ typedef struct {
 typedef struct {
     const uint8_t *view; /* pages and trailer; NULL: no base (zeros), or not mapped yet */
     uint64_t view_bytes;
-    uint32_t pages_count;   /* pages the file has                            */
-    uint32_t shown_pages;   /* first pages of the memory that show a file    */
-    uint64_t version;       /* commit id it is the image of                  */
-    uint32_t overlay_count; /* overlay entries in this extent                */
+    uint32_t pages_count;               /* pages the file has                            */
+    uint32_t shown_pages;               /* first pages of the memory that show a file    */
+    uint64_t version;                   /* commit id it is the image of                  */
+    uint32_t overlay_count;             /* overlay entries in this extent                */
     char file_name[DH_FILE_NAME_BYTES]; /* while the view is not mapped      */
 } dh_extent;
 

@@ -16,8 +16,7 @@ int dhi_lazy_init(dh_heap *heap)
     heap->lazy = calloc(1, sizeof *heap->lazy);
     if (heap->lazy == NULL)
         return ENOMEM;
-    return dh_bits_init(&heap->lazy->table_ready,
-                        dh_table_pages_for(heap->arena.capacity_pages));
+    return dh_bits_init(&heap->lazy->table_ready, dh_table_pages_for(heap->arena.capacity_pages));
 }
 
 void dhi_lazy_finish(dh_heap *heap)
@@ -96,11 +95,13 @@ static int admit_table(dh_heap *heap)
 
 /* --- pages --------------------------------------------------------------------------------------- */
 
+/* Also where the newest entry says "freed": a page that was taken again, and holds zeros as its image
+ * does, has no entry of its own. */
 static int apply_page(dh_heap *heap, dh_pgno pgno)
 {
     dh_backlog_slot *slot = dh_backlog_find(&heap->lazy->backlog, pgno);
 
-    if (slot == NULL || slot->is_applied || dh_backlog_is_freed(&heap->lazy->backlog, slot))
+    if (slot == NULL || slot->is_applied)
         return 0;
     dh_bits_set(&heap->private_pages, pgno);
     return dh_backlog_apply(heap, slot, dh_arena_page(&heap->arena, pgno));
@@ -174,6 +175,13 @@ int dhi_lazy_count(dh_heap *heap, uint64_t *free_pages_out, uint64_t *allocated_
     return rc;
 }
 
+static bool is_free(const dh_heap *heap, dh_pgno pgno)
+{
+    dh_table_entry entry;
+    dh_table_read(&heap->table, pgno, &entry);
+    return entry.kind == DH_KIND_FREE;
+}
+
 /* The committed image of what the deltas changed is what the pages hold now (L2). */
 static int note_overlay(dh_heap *heap)
 {
@@ -188,7 +196,7 @@ static int note_overlay(dh_heap *heap)
         if (!is_table && slot->pgno >= heap->arena.hwm_pages)
             return dhi_fail(heap, DH_E_CORRUPT, "a delta of page %u, which the heap does not have",
                             slot->pgno);
-        if (!is_table)
+        if (!is_table && !is_free(heap, slot->pgno))
             rc = apply_page(heap, slot->pgno);
         if (rc == 0 && is_table)
             rc = dh_image_store(heap, slot->pgno, dh_zero_page); /* only noted as newer */

@@ -245,10 +245,8 @@ static int load_extent(dh_heap *heap, const dh_extent_row *row, int fd, const ch
 int dh_load_extent(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
                    uint32_t checksum)
 {
-    dh_extent_row row = {.version = version,
-                         .file_bytes = file_bytes,
-                         .number = extent_no,
-                         .checksum = checksum};
+    dh_extent_row row = {
+        .version = version, .file_bytes = file_bytes, .number = extent_no, .checksum = checksum};
     DH_ASSERT(heap->phase == DH_LOADING);
     return load_extent(heap, &row, fd, NULL);
 }
@@ -313,8 +311,7 @@ static int preload_extent(dh_heap *heap, uint32_t extent_no)
 
     for (uint32_t i = 0; rc == 0 && i < extent->shown_pages; i++) {
         if (!dh_bits_test(&heap->private_pages, first + i) &&
-            dh_page_checksum(dh_arena_page(&heap->arena, first + i)) !=
-                dh_view_checksum(extent, i))
+            dh_page_checksum(dh_arena_page(&heap->arena, first + i)) != dh_view_checksum(extent, i))
             rc = dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u: page %u is damaged",
                           extent_no, i);
     }
@@ -456,8 +453,8 @@ static bool is_pinned(const dh_alloc *alloc, uint64_t first, uint64_t pages)
 static int switch_arena(dh_heap *heap, dh_extent *extent, dh_pgno first, int fd, dh_bits *written,
                         kept_pages *kept)
 {
-    uint32_t reach = extent->pages_count > extent->shown_pages ? extent->pages_count
-                                                               : extent->shown_pages;
+    uint32_t reach =
+        extent->pages_count > extent->shown_pages ? extent->pages_count : extent->shown_pages;
     if (is_pinned(&heap->alloc, first, DH_EXTENT_PAGES))
         return 0;
     int rc = dh_watch_scan_range(heap->watch, first, reach);
@@ -473,7 +470,8 @@ static int switch_arena(dh_heap *heap, dh_extent *extent, dh_pgno first, int fd,
 static uint64_t count_private(const dh_heap *heap, dh_pgno first)
 {
     uint64_t count = 0;
-    for (uint64_t p = first; p < (uint64_t)first + DH_EXTENT_PAGES && p < heap->arena.hwm_pages; p++)
+    for (uint64_t p = first; p < (uint64_t)first + DH_EXTENT_PAGES && p < heap->arena.hwm_pages;
+         p++)
         count += dh_bits_test(&heap->private_pages, p);
     return count;
 }

@@ -101,8 +101,7 @@ static int validate_entry(const dh_heap *heap, uint64_t pgno, const dh_table_ent
     return entry->kind >= DH_KIND_CELLS ? validate_cells(heap, pgno, entry) : 0;
 }
 
-int dh_table_validate_entries(const dh_heap *heap, uint64_t first, uint64_t end,
-                              uint64_t hwm_pages)
+int dh_table_validate_entries(const dh_heap *heap, uint64_t first, uint64_t end, uint64_t hwm_pages)
 {
     int rc = 0;
 

@@ -267,6 +267,7 @@ static void reopen(subject *s)
     for (size_t i = 0; i < s->chunks_count; i++)
         CHECK_EQ(dh_load_delta(s->heap, s->chunks[i].bytes, s->chunks[i].size), 0);
     CHECK_EQ(dh_load_finish(s->heap, &s->state), 0);
+    CHECK_EQ(dh_store_begin(s->heap), 0);
 }
 
 static void check_nothing_pending(subject *s)

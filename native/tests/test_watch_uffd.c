@@ -187,17 +187,17 @@ static void a_short_vector_finds_everything_once(void)
         for (uint64_t pgno = 0; pgno < 2048; pgno += 2)
             write_page(pgno + 8000); /* across a chunk's edge */
         CHECK_EQ(dhi_pagemap_open(&pagemap, vec_lens[i]), 0);
-        CHECK_EQ(dhi_pagemap_scan(&pagemap, arena.base, 0, PAGES_COUNT, DH_SCAN_PEEK, tally_run, &t),
-                 0);
+        CHECK_EQ(
+            dhi_pagemap_scan(&pagemap, arena.base, 0, PAGES_COUNT, DH_SCAN_PEEK, tally_run, &t), 0);
         CHECK_EQ(t.pages_count, 1024);
         CHECK_EQ(t.runs_count, 1024);
         t = (tally){0};
-        CHECK_EQ(dhi_pagemap_scan(&pagemap, arena.base, 0, PAGES_COUNT, DH_SCAN_TAKE, tally_run, &t),
-                 0);
+        CHECK_EQ(
+            dhi_pagemap_scan(&pagemap, arena.base, 0, PAGES_COUNT, DH_SCAN_TAKE, tally_run, &t), 0);
         CHECK_EQ(t.pages_count, 1024);
         t = (tally){0};
-        CHECK_EQ(dhi_pagemap_scan(&pagemap, arena.base, 0, PAGES_COUNT, DH_SCAN_TAKE, tally_run, &t),
-                 0);
+        CHECK_EQ(
+            dhi_pagemap_scan(&pagemap, arena.base, 0, PAGES_COUNT, DH_SCAN_TAKE, tally_run, &t), 0);
         CHECK_EQ(t.pages_count, 0);
         dhi_pagemap_close(&pagemap);
     }

@@ -353,9 +353,11 @@ def test_damaged_base_files_are_noticed(reference: Reference, path: Path) -> Non
             flip(file, size - 1 - rng.randrange(min(size, 200)), rng.randrange(8))
         else:
             flip(file, rng.randrange(size), rng.randrange(8))
-        # Without it pages that nobody's delta changes are checked by verify() only.
+        # Without it pages that nobody's delta changes are checked by verify() only. Right: where
+        # a delta replaces what was damaged.
         outcomes[reference.outcome(path, preload=True)] += 1
-    judge(outcomes, ("error",))
+    judge(outcomes)
+    assert outcomes["right"] < 10
 
 
 def test_a_missing_base_file_is_named(reference: Reference, path: Path) -> None:

@@ -113,11 +113,12 @@ READS: dict[type, str] = {
     dh.Record: "",
 }
 # What every container has.
-COMMON = set(
-    "__class_getitem__ __contains__ __copy__ __deepcopy__ __iter__ __len__ __reduce_ex__ __repr__ "
-    "__new__ __doc__ __module__ __hash__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __weakref__ "
-    "__getattribute__ __match_args__ __weaklistoffset__".split()
-)
+COMMON = {
+    *("__class_getitem__", "__contains__", "__copy__", "__deepcopy__", "__iter__", "__len__"),
+    *("__reduce_ex__", "__repr__", "__new__", "__doc__", "__module__", "__hash__", "__eq__"),
+    *("__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__weakref__", "__getattribute__"),
+    *("__match_args__", "__weaklistoffset__"),
+}
 
 
 def own_names(cls: type) -> set[str]:

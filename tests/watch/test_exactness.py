@@ -377,11 +377,13 @@ def test_the_oracle_notices_a_container_store_that_is_not_merged(
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
-def test_a_heap_whose_pages_cannot_be_armed_does_not_open(tmp_path: Path, tracker: str) -> None:
+def test_a_heap_whose_pages_cannot_be_armed_refuses_stores(tmp_path: Path, tracker: str) -> None:
     with open_heap(tmp_path, tracker) as heap:
         heap.root["a"] = 1
         heap.commit()
-    with fault("watch.arm", rc=5), pytest.raises(OSError):
-        dh.open(tmp_path / "heap", tracker=tracker)
     with dh.open(tmp_path / "heap", tracker=tracker) as heap:
+        with fault("watch.arm", rc=5), pytest.raises(OSError):
+            heap.root["a"] = 2
         assert plain(heap) == {"a": 1}
+        heap.root["a"] = 3
+        assert heap.pending().pages > 0
