@@ -1,6 +1,6 @@
 """Folds: merging deltas into base files, giving memory back, and when that is due.
 
-    base files of all extents that are newer than theirs, synced -> one transaction -> views -> arena
+    base files of all that is newer than its base, synced -> one transaction -> views -> arena
 
 A fold works from the committed image and never looks at the arena: it changes nothing that a user
 sees. It can be cut short anywhere: until its transaction the old files and the deltas are the

@@ -189,18 +189,12 @@ static int note_overlay(dh_heap *heap)
     int rc = 0;
 
     for (size_t i = 0; rc == 0 && i < backlog->slots_count; i++) {
-        dh_backlog_slot *slot = &backlog->slots[i];
-        bool is_table = slot->first != DH_BACKLOG_NONE && slot->pgno & DH_PGNO_TABLE;
+        const dh_backlog_slot *slot = &backlog->slots[i];
         if (slot->first == DH_BACKLOG_NONE)
             continue;
-        if (!is_table && slot->pgno >= heap->arena.hwm_pages)
-            return dhi_fail(heap, DH_E_CORRUPT, "a delta of page %u, which the heap does not have",
-                            slot->pgno);
-        if (!is_table && !is_free(heap, slot->pgno))
-            rc = apply_page(heap, slot->pgno);
-        if (rc == 0 && is_table)
+        if (slot->pgno & DH_PGNO_TABLE)
             rc = dh_image_store(heap, slot->pgno, dh_zero_page); /* only noted as newer */
-        else if (rc == 0)
+        else
             rc = dh_image_store(heap, slot->pgno,
                                 dh_backlog_is_freed(backlog, slot)
                                     ? NULL
@@ -219,9 +213,39 @@ static void show_all(dh_heap *heap)
     }
 }
 
-int dhi_lazy_end(dh_heap *heap)
+static int apply_all(dh_heap *heap)
+{
+    const dh_backlog *backlog = &heap->lazy->backlog;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < backlog->slots_count; i++) {
+        const dh_backlog_slot *slot = &backlog->slots[i];
+        if (slot->first == DH_BACKLOG_NONE || slot->pgno & DH_PGNO_TABLE)
+            continue;
+        if (slot->pgno >= heap->arena.hwm_pages)
+            return dhi_fail(heap, DH_E_CORRUPT, "a delta of page %u, which the heap does not have",
+                            slot->pgno);
+        if (!is_free(heap, slot->pgno))
+            rc = apply_page(heap, slot->pgno);
+    }
+    return rc;
+}
+
+int dhi_lazy_bring_all(dh_heap *heap)
 {
     int rc = admit_table(heap);
+
+    if (rc == 0)
+        rc = apply_all(heap);
+    if (rc != 0)
+        return rc;
+    show_all(heap);
+    return dh_alloc_rebuild(heap);
+}
+
+int dhi_lazy_end(dh_heap *heap)
+{
+    int rc = dhi_lazy_bring_all(heap);
 
     if (rc == 0)
         rc = dh_views_map(heap);
@@ -229,16 +253,11 @@ int dhi_lazy_end(dh_heap *heap)
         rc = DH_E_CORRUPT; /* it was there when the heap was opened */
     if (rc == 0)
         rc = note_overlay(heap);
-    if (rc != 0)
-        return rc;
-    show_all(heap);
-    rc = dh_alloc_rebuild(heap);
     if (rc == 0)
         rc = dh_watch_begin(heap->watch);
     if (rc == 0)
         rc = dh_watch_arm(heap->watch, heap->arena.hwm_pages);
-    if (rc != 0)
-        return rc;
-    dhi_lazy_finish(heap);
-    return 0;
+    if (rc == 0)
+        dhi_lazy_finish(heap);
+    return rc;
 }

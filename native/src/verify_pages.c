@@ -31,7 +31,7 @@ int dhi_verify_pages(dh_verify *verify)
     dh_bits dirty;
     int rc;
 
-    if (tracker == DH_TRACKER_COMPARE || limit <= 1)
+    if (tracker == DH_TRACKER_COMPARE || limit <= 1 || heap->lazy != NULL) /* nothing is watched */
         return 0;
     rc = dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
     if (rc != 0)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "lazy.h"
 #include "value.h"
 
 #define TEXT_BYTES 256u
@@ -385,13 +386,27 @@ void dh_verify_bad_page(dh_verify *verify, uint32_t pgno, int is_missing)
         verify->page_states[pgno] = is_missing ? VERIFY_PAGE_MISSING : VERIFY_PAGE_CHECKSUM;
 }
 
+/* What opening has left in the files, which it promised to check when it is used. */
+static bool bring_in(dh_verify *verify)
+{
+    dh_heap *heap = verify->heap;
+    int rc = heap->lazy != NULL ? dhi_lazy_bring_all(heap) : 0;
+
+    if (rc == DH_E_CORRUPT)
+        dhi_verify_problem(verify, "<heap>", heap->error_text, "%llu pages",
+                           (unsigned long long)verify->hwm_pages);
+    else
+        verify->rc = rc;
+    return rc == 0;
+}
+
 static void begin(dh_verify *verify)
 {
     verify->hwm_pages = verify->heap->arena.hwm_pages;
     verify->origin = "root";
     verify->phase = VERIFY_DONE;
     verify->rc = dhi_verify_pages(verify);
-    if (verify->rc != 0 || !dhi_verify_alloc(verify))
+    if (verify->rc != 0 || !bring_in(verify) || !dhi_verify_alloc(verify))
         return;
     verify->phase = VERIFY_ROOT;
     visit(verify, verify->heap->root);
