@@ -162,8 +162,14 @@ static int enter_chunk(dh_heap *heap, dh_backlog *backlog, const dh_chunk_header
         int rc = check_page(heap, header, entry.pgno);
         if (rc != 0)
             return rc;
-        if (!is_in_base(heap, header, entry.pgno))
+        if (!is_in_base(heap, header, entry.pgno)) {
+            dh_extent *extent;
+            rc = dh_image_extent_make(heap, dh_extent_of(entry.pgno), &extent);
+            if (rc != 0)
+                return rc;
+            extent->has_backlog = true;
             enter(backlog, &entry, payload);
+        }
         payload += entry.size;
         payload_left -= entry.size;
     }

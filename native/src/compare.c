@@ -5,6 +5,7 @@
  */
 #include "delta.h"
 #include "heap.h"
+#include "lazy.h"
 
 static bool page_is_free(const dh_heap *heap, dh_pgno pgno)
 {
@@ -40,6 +41,11 @@ int dh_compare(const dh_heap *a, const dh_heap *b, uint64_t *pages_out, uint64_t
         a->arena.hwm_pages > b->arena.hwm_pages ? a->arena.hwm_pages : b->arena.hwm_pages;
 
     *pages_out = *bytes_out = 0;
+    int rc = dhi_lazy_settle(a);
+    if (rc == 0)
+        rc = dhi_lazy_settle(b);
+    if (rc != 0)
+        return rc;
     for (uint64_t p = 1; p < limit; p++) {
         dh_pgno pgno = (dh_pgno)p;
         bool is_free = page_is_free(a, pgno), was_free = page_is_free(b, pgno);

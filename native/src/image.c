@@ -78,14 +78,18 @@ int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_o
     return 0;
 }
 
+static bool is_newer(const dh_heap *heap, const dh_extent *extent)
+{
+    return extent->overlay_count != 0 || (heap->lazy != NULL && extent->has_backlog);
+}
+
 bool dh_images_share(const dh_heap *a, const dh_heap *b, uint32_t extent_no)
 {
     const dh_extent *first = dh_image_extent(a, extent_no);
     const dh_extent *second = dh_image_extent(b, extent_no);
 
     return first != NULL && second != NULL && first->version != 0 &&
-           first->version == second->version && first->overlay_count == 0 &&
-           second->overlay_count == 0;
+           first->version == second->version && !is_newer(a, first) && !is_newer(b, second);
 }
 
 static const uint8_t *base_page(const dh_heap *heap, dh_pgno pgno)
@@ -212,6 +216,10 @@ const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_P
 {
     if (pgno & DH_PGNO_TABLE)
         return dh_table_page(&heap->table, pgno & ~DH_PGNO_TABLE);
+    if (heap->lazy != NULL && heap->phase == DH_RUNNING)
+        /* Its arena is the image (L2), once all is brought in. */
+        return heap->alloc.kind[pgno] == DH_KIND_FREE ? dh_zero_page
+                                                      : dh_arena_page(&heap->arena, pgno);
     const dh_overlay_slot *slot = slot_find(&heap->image, pgno);
     if (slot == NULL)
         return base_page(heap, pgno);

@@ -43,6 +43,7 @@ typedef struct {
     uint32_t shown_pages;               /* first pages of the memory that show a file    */
     uint64_t version;                   /* commit id it is the image of                  */
     uint32_t overlay_count;             /* overlay entries in this extent                */
+    bool has_backlog;                   /* deltas speak of it, see backlog.h */
     char file_name[DH_FILE_NAME_BYTES]; /* while the view is not mapped      */
 } dh_extent;
 

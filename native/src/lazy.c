@@ -243,6 +243,18 @@ int dhi_lazy_bring_all(dh_heap *heap)
     return dh_alloc_rebuild(heap);
 }
 
+int dhi_lazy_settle(const dh_heap *heap)
+{
+    dh_heap *changed = (dh_heap *)(uintptr_t)heap; /* not what it holds */
+
+    if (heap->lazy == NULL || heap->is_forked)
+        return 0;
+    dhi_world_stop(heap);
+    int rc = dhi_lazy_bring_all(changed);
+    dhi_world_resume(heap);
+    return rc;
+}
+
 int dhi_lazy_end(dh_heap *heap)
 {
     int rc = dhi_lazy_bring_all(heap);

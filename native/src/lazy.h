@@ -33,6 +33,8 @@ int dhi_lazy_admit(dh_heap *heap, uint64_t pgno);
 int dhi_lazy_count(dh_heap *heap, uint64_t *free_pages_out, uint64_t *allocated_bytes_out);
 /* Bring in every page and count: what verifying needs. The watch does not begin. */
 int dhi_lazy_bring_all(dh_heap *heap);
+/* The same for verbs, which do not have the world lock: then the committed image can be read. */
+int dhi_lazy_settle(const dh_heap *heap);
 /* The first store: bring in all that is left, note what is newer than its base, begin to watch.
  * After a failure the heap can be read as before, and asked again. */
 int dhi_lazy_end(dh_heap *heap);

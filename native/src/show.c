@@ -13,6 +13,7 @@
 #include "buffer.h"
 #include "capture.h"
 #include "gate.h"
+#include "lazy.h"
 
 /* Where state S is found: in the savepoint what it holds, else in the committed state of `image`. */
 typedef struct {
@@ -257,9 +258,11 @@ int dh_show_heap(dh_heap *heap, const dh_heap *source, uint64_t *pages_out, uint
     dh_bits written;
     int rc;
 
-    if (heap->is_forked)
-        return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process");
-    rc = dh_bits_init(&written, heap->arena.capacity_pages);
+    rc = dhi_verb_gate(heap);
+    if (rc == 0 && (rc = dhi_lazy_settle(source)) != 0)
+        (void)dhi_fail(heap, rc, "%s", source->error_text);
+    if (rc == 0)
+        rc = dh_bits_init(&written, heap->arena.capacity_pages);
     if (rc != 0)
         return rc;
     dhi_world_stop(heap);
