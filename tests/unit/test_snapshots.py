@@ -290,18 +290,18 @@ def two_bases(path: Path) -> Iterator[dh.Heap]:
 def test_a_base_file_pruned_meanwhile_means_another_attempt(
     two_bases: dh.Heap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heap, locate, calls = two_bases, snapshots.BaseFiles.locate, []
+    heap, open_directory, calls = two_bases, snapshots.BaseFiles.open_directory, []
 
-    def locate_late(self: Any, extent: Any) -> int:
-        calls.append(extent)
+    def open_late(self: Any) -> int:
+        calls.append(self)
         if len(calls) == 1:
             rewrite(heap, 2)
             heap.root["n"] = 2
             heap.commit()
             heap.fold()
-        return locate(self, extent)
+        return open_directory(self)
 
-    monkeypatch.setattr(snapshots.BaseFiles, "locate", locate_late)
+    monkeypatch.setattr(snapshots.BaseFiles, "open_directory", open_late)
     with dh.open(heap.path, read_only=True) as snapshot:
         assert snapshot.root["n"] == 2
     assert len(calls) > 1
@@ -312,13 +312,13 @@ def test_a_writer_that_never_stops_pruning_ends_in_a_clear_error(
 ) -> None:
     heap = two_bases
 
-    def locate(self: Any, extent: Any) -> int:
+    def open_directory(self: Any) -> int:
         heap.commit("moves on")
         raise FileNotFoundError
 
     monkeypatch.setattr(snapshots, "_ATTEMPTS_MAX", 7)
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots.BaseFiles, "locate", locate)
+        patch.setattr(snapshots.BaseFiles, "open_directory", open_directory)
         with pytest.raises(dh.HeapError, match="7 times on end; open a tagged commit"):
             dh.open(heap.path, read_only=True)
     assert heap.last_commit_id == 8
