@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import _native
-from ._ffi import ffi, lib
+from ._ffi import check, ffi, lib
 from .errors import HeapError
 from .results import Change, Diff
 
@@ -50,7 +50,7 @@ class _Unreadable(NamedTuple):
 def compare(old: Heap, new: Heap, limit: int) -> Diff:
     """Hold two snapshots of one store against each other; at most ``limit`` changes are listed."""
     pages, changed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-    lib.dh_compare(old._ptr, new._ptr, pages, changed)
+    check(lib.dh_compare(old._ptr, new._ptr, pages, changed))
     changes: list[Change] = []
     more = 0
     if pages[0]:

@@ -306,6 +306,54 @@ def test_a_tag_that_cannot_be_written_changes_nothing(path: Path) -> None:
         assert ids(heap) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("verb", ["tag", "move", "untag"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupt_leaves_a_tag_as_it_was_or_as_it_was_to_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, when: str
+) -> None:
+    """Before the transaction, or when it is durable and what is remembered of the index is not."""
+    verbs: dict[str, Any] = {
+        "tag": lambda: heap.tag("new", 2),
+        "move": lambda: heap.tag("old", 3),
+        "untag": lambda: heap.untag("old"),
+    }
+    afterwards = {"tag": {"new": 2, "old": 1}, "move": {"old": 3}, "untag": {}}
+
+    def interrupt(*args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with dh.open(path) as heap:
+        for number in (1, 2, 3):
+            rewrite(heap, number)
+            heap.commit()
+            heap.tag(f"t{number}")
+        heap.tag("old", 1)
+        heap.untag("t1")
+        with monkeypatch.context() as patch:
+            if when == "before":
+                patch.setattr(store.Store, "_prune_last", interrupt)
+                patch.setattr(rows.Tag, "pack", interrupt)
+            else:
+                patch.setattr(store.Store, "_refresh", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                verbs[verb]()
+        tags = {name: commit.id for name, commit in heap.tags().items() if name[0] != "t"}
+        assert tags == ({"old": 1} if when == "before" else afterwards[verb])
+        kept = ids(heap)
+        for commit in kept:
+            assert at(path, commit)["bulk"] == random.Random(commit).randbytes(3 << 20)
+        rewrite(heap, 4)
+        heap.commit()
+        heap.fold()
+        for name in heap.tags():
+            heap.untag(name)
+    with dh.open(path) as heap:
+        assert ids(heap) == [4]
+        with heap._store._env.begin() as txn:
+            assert txn.stat(heap._store._databases.commits)["entries"] == 1
+        assert base_files(path) == {extent.file_name for extent in heap._store.extents.values()}
+
+
 # --- commits and folds in between ----------------------------------------------------------------
 
 
