@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,12 @@ from .errors import HeapCorruptError, HeapError
 from .rows import Record, Tag
 
 DATABASES: Final = (b"meta", b"commits", b"deltas", b"extents", b"tags")
+# Of the engine's meta pages: where their magic number and the number of their transaction are.
+_META_MAGIC: Final = slice(16, 20)
+_META_TRANSACTION: Final = slice(144, 152)
+_MAGIC: Final = (0xBEEFC0DE).to_bytes(4, sys.byteorder)
+_FIRST_COMMIT: Final = 2  # transaction number 1 makes the databases
+_NEW_BYTES_MAX: Final = 1 << 16
 
 
 class Databases(NamedTuple):
@@ -256,6 +263,7 @@ def check_index(data: Path) -> int:
     Raises:
         HeapError: not the index of a heap.
         HeapCorruptError: it is damaged.
+        MemoryError, OSError: it could not be read.
     """
     fd = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -266,6 +274,28 @@ def check_index(data: Path) -> int:
     why = ffi.string(text).decode("utf-8", "replace")
     if rc == lib.DH_E_FORMAT:
         raise HeapError(f"{data} is not a dirtyheap index: {why}")
-    if rc not in (0, errno.EAGAIN):
-        raise HeapCorruptError(f"{data}: {why or os.strerror(rc)}")
+    if rc == errno.ENOMEM:
+        raise MemoryError(f"{data}: {why}")
+    if rc > 0 and rc != errno.EAGAIN:
+        raise OSError(rc, why or os.strerror(rc), str(data))
+    if rc < 0:
+        raise HeapCorruptError(f"{data}: {why}")
     return int(rc)
+
+
+def is_cut_short(data: Path) -> bool:
+    """Whether an index that is not sound is one whose making was cut short: it is no larger than a
+    new one, and no commit is in either of its meta pages. These are written before anything else,
+    and not synced before the first transaction, which makes the databases.
+    """
+    with data.open("rb") as file:
+        content = file.read(_NEW_BYTES_MAX + 1)
+    if len(content) > _NEW_BYTES_MAX:
+        return False
+    for start in (0, rows.PAGE_BYTES):
+        meta = content[start : start + rows.PAGE_BYTES]
+        transaction = int.from_bytes(meta[_META_TRANSACTION], sys.byteorder)
+        is_blank = not any(meta)
+        if not is_blank and (meta[_META_MAGIC] != _MAGIC or transaction >= _FIRST_COMMIT):
+            return False
+    return True

@@ -15,6 +15,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -57,11 +58,15 @@ class Store:
     def _open(self, is_new: bool) -> None:
         data = self.directory / DATA_NAME
         refuse_links(self.directory)
+        # Made after the index, and durable before the first commit.
+        has_base = (self.directory / BASE_NAME).exists()
+        if not has_base:
+            self._clear_cut_short(data)
         if data.exists() and data.stat().st_size > 0:
             if index.check_index(data) != 0:
                 raise HeapError(f"{data} is being written by somebody who does not hold the lock")
             is_new = False
-        elif (self.directory / BASE_NAME).exists():  # made after the index has its first bytes
+        elif has_base:
             raise HeapCorruptError(f"{data} is missing or empty: what the heap held is not known")
         self._lease = WriterLease(self.directory)
         self._environment = self._lease.environment
@@ -87,6 +92,16 @@ class Store:
             self._lease.release()
             raise
 
+    def _clear_cut_short(self, data: Path) -> None:
+        """Let the making of a heap be begun again where a power failure cut it short."""
+        if not data.exists() or _foreign_names(self.directory):
+            return
+        try:
+            index.check_index(data)
+        except HeapError:
+            if index.is_cut_short(data):
+                os.truncate(data, 0)
+
     def _open_databases(self, is_new: bool) -> None:
         with self._env.begin() as txn:
             is_empty = txn.stat()["entries"] == 0 and self._base.is_empty()
@@ -107,19 +122,29 @@ class Store:
     def _index(self, txn: lmdb.Transaction) -> Index:
         return Index(self._databases, txn)
 
+    @contextmanager
+    def _look(self, *, buffers: bool = False) -> Iterator[Index]:
+        """One read transaction. A failure of the engine says nothing of what is stored."""
+        try:
+            with self._env.begin(buffers=True) if buffers else self._env.begin() as txn:
+                yield self._index(txn)
+        except lmdb.MemoryError as error:
+            raise MemoryError(f"cannot read {self.directory}: {error}") from error
+        except lmdb.Error as error:
+            raise HeapError(f"cannot read {self.directory}: {error}") from error
+
     def _refresh(self) -> list[Extent]:
         """Read anew what is remembered of the index; returns the base files that it named before
         and names no more. After a failure everybody who needs it does this first."""
         self._is_stale = True
-        with self._env.begin() as txn:
-            look = self._index(txn)
+        with self._look() as look:
             last, last_hash = look.last()
             versions = look.extents(last.id if last else 0)
             look.oldest(last.id if last else 0)  # damage is found at open, not in a fold
         delta_bytes = 0
         if last is not None:
-            with self._env.begin(buffers=True) as txn:  # values are not copied
-                delta_bytes = self._index(txn).delta_bytes(last)
+            with self._look(buffers=True) as look:  # values are not copied
+                delta_bytes = look.delta_bytes(last)
         gone = _gone(_all(self._versions), _all(versions))
         self._versions = versions
         self.extents = {number: extents[-1] for number, extents in versions.items()}
@@ -135,28 +160,28 @@ class Store:
 
     def record(self, commit: int) -> Record:
         """The record of one commit; HeapCorruptError when it is not stored."""
-        with self._env.begin() as txn:
-            return self._index(txn).record(commit)
+        with self._look() as look:
+            return look.record(commit)
 
     def find(self, at: int | str | None) -> Record | None:
         """The record of a kept commit by its id or tag; see :meth:`Index.find`."""
-        with self._env.begin() as txn:
-            return self._index(txn).find(at)
+        with self._look() as look:
+            return look.find(at)
 
     def history(self) -> tuple[list[Record], list[Tag]]:
         """The records of all commits that can be opened, ascending, and all tags."""
-        with self._env.begin() as txn:
-            return self._index(txn).history()
+        with self._look() as look:
+            return look.history()
 
     def tagged(self) -> tuple[dict[int, Record], list[Tag]]:
         """The records of all tagged commits by id, and all tags."""
-        with self._env.begin() as txn:
-            return self._index(txn).tagged()
+        with self._look() as look:
+            return look.tagged()
 
     def tag(self, name: str) -> Tag:
         """One tag; KeyError with the names there are."""
-        with self._env.begin() as txn:
-            return self._index(txn).tag(name)
+        with self._look() as look:
+            return look.tag(name)
 
     def extents_at(self, commit: int) -> list[Extent]:
         """The base files that a kept commit sees: of each extent the newest not after it."""
@@ -165,8 +190,8 @@ class Store:
 
     def deltas_of(self, record: Record) -> Iterator[bytes]:
         """Every chunk between a commit's fold point and it, in order; see :meth:`Index.deltas`."""
-        with self._env.begin() as txn:
-            yield from self._index(txn).deltas(record)
+        with self._look() as look:
+            yield from look.deltas(record)
 
     def open_base(self) -> int:
         """A descriptor of the directory of base files; the caller closes it."""

@@ -322,7 +322,9 @@ int dh_probe(int tracker, char *text_out, size_t text_size);
  * meanwhile. Else an errno. Any thread. */
 int dh_index_check(int fd, uint64_t file_bytes, char *text_out, size_t text_size);
 
-/* Hooks for tests: named places that can be made to fail or be left out. Zero resets all. */
+/* Hooks for tests: named places that can be made to fail or be left out, or where the process dies
+ * (rc DH_FAULT_KILL, by SIGKILL). Zero resets all. */
+enum { DH_FAULT_KILL = -1000 };
 int dh_fault_set(const char *name, uint64_t after_count, int rc);
 uint64_t dh_fault_hits(const char *name);
 /* CDEF-END */

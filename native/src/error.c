@@ -15,10 +15,12 @@
  * A fault stays armed until it is reset. With nothing armed a fault point costs one load.
  */
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "heap.h"
 
@@ -183,6 +185,8 @@ int dhi_fault_check(const char *name)
     if (slot != NULL && slot->hits_count++ >= slot->after_count)
         rc = slot->rc;
     pthread_mutex_unlock(&faults_lock);
+    if (rc == DH_FAULT_KILL)
+        kill(getpid(), SIGKILL);
     return rc;
 }
 

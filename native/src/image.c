@@ -10,6 +10,7 @@
 #include "heap.h"
 
 #define SLOT_EMPTY 0xffffffffu
+#define SLOTS_MIN 1024u
 /* A cumulative diff beyond this costs more to apply than the page does to keep. */
 #define OVERLAY_DIFF_BYTES_MAX 1536u
 
@@ -18,10 +19,10 @@ const uint8_t dh_zero_page[DH_PAGE_BYTES] __attribute__((aligned(64)));
 int dh_image_init(dh_image *image)
 {
     memset(image, 0, sizeof *image);
-    image->slots_count = 1024;
-    image->slots = malloc(image->slots_count * sizeof *image->slots);
+    image->slots = malloc(SLOTS_MIN * sizeof *image->slots);
     if (image->slots == NULL)
         return ENOMEM;
+    image->slots_count = SLOTS_MIN;
     for (size_t i = 0; i < image->slots_count; i++)
         image->slots[i] = (dh_overlay_slot){SLOT_EMPTY, 0, 0, NULL};
     return 0;

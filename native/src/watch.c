@@ -94,9 +94,8 @@ static int watch_choose(dh_watch *watch, const dh_arena *arena, int tracker,
         snprintf(watch->reason, sizeof(watch->reason), "there is no tracker number %d", tracker);
         return DH_E_TRACKER;
     }
-    if (watch_try(watch, arena, named, compare, watch->reason, sizeof(watch->reason)) != 0)
-        return DH_E_TRACKER;
-    return 0;
+    int rc = watch_try(watch, arena, named, compare, watch->reason, sizeof(watch->reason));
+    return rc == 0 || rc == ENOMEM ? rc : DH_E_TRACKER; /* no memory says nothing of a tracker */
 }
 
 int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_source *compare,

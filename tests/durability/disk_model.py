@@ -5,8 +5,8 @@ directory for names in it, a write through a synchronous descriptor for its own 
 behind a barrier is there; of what is pending any part may be, in any order:
 
 - each 512-byte sector of a write for itself (docs/design.md, 12: a sector is whole or not at all);
-- the size without the bytes, filled with zeros or with what the blocks held before; the bytes
-  without the size;
+- the size, or a part of it, without the bytes, filled with zeros or with what the blocks held
+  before; the bytes without the size;
 - each name that was made, renamed or removed, for itself.
 
 The model knows nothing of heaps.
@@ -103,8 +103,8 @@ class Fates(Protocol):
     def sectors(self, change: Change) -> Iterable[int] | None:
         """Which sectors of a write are on the disk; None: all."""
 
-    def keeps_size(self, change: Change) -> bool:
-        """Whether the size that a write or resize gave the file is on the disk."""
+    def size(self, change: Change) -> int:
+        """The size that is on the disk of what a write or resize gave the file; -1: none."""
 
     def keeps_name(self, change: NameChange) -> bool:
         """Whether a change of a name is on the disk."""
@@ -119,8 +119,8 @@ class KeepAll:
     def sectors(self, change: Change) -> Iterable[int] | None:
         return None
 
-    def keeps_size(self, change: Change) -> bool:
-        return True
+    def size(self, change: Change) -> int:
+        return change.end
 
     def keeps_name(self, change: NameChange) -> bool:
         return True
@@ -135,11 +135,18 @@ class LoseAll(KeepAll):
     def sectors(self, change: Change) -> Iterable[int] | None:
         return ()
 
-    def keeps_size(self, change: Change) -> bool:
-        return False
+    def size(self, change: Change) -> int:
+        return -1
 
     def keeps_name(self, change: NameChange) -> bool:
         return False
+
+
+class LoseBytes(KeepAll):
+    """Names and sizes are on the disk, bytes are not."""
+
+    def sectors(self, change: Change) -> Iterable[int] | None:
+        return ()
 
 
 class OneOut(KeepAll):
@@ -154,8 +161,8 @@ class OneOut(KeepAll):
     def sectors(self, change: Change) -> Iterable[int] | None:
         return None if self._keeps(change) else ()
 
-    def keeps_size(self, change: Change) -> bool:
-        return self._keeps(change)
+    def size(self, change: Change) -> int:
+        return change.end if self._keeps(change) else -1
 
     def keeps_name(self, change: NameChange) -> bool:
         return self._keeps(change)
@@ -164,11 +171,11 @@ class OneOut(KeepAll):
 class RandomFates:
     """Each change is kept, lost or torn, by a generator; one image leans towards one of these."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, *, has_garbage: bool = True) -> None:
         self._rng = rng
         self._kept_share = rng.choice([0.1, 0.5, 0.9])
         self._torn_share = rng.choice([0.0, 0.2, 0.7])
-        self._filler = rng.choice([b"\0", b"\0", b"\xa5"])
+        self._filler = rng.choice([b"\0", b"\0", b"\xa5"]) if has_garbage else b"\0"
 
     def sectors(self, change: Change) -> Iterable[int] | None:
         count, rng = change.sectors_count, self._rng
@@ -182,8 +189,11 @@ class RandomFates:
             return [index for index in range(count) if rng.random() < 0.5]
         return None if rng.random() < self._kept_share else ()
 
-    def keeps_size(self, change: Change) -> bool:
-        return self._rng.random() < self._kept_share
+    def size(self, change: Change) -> int:
+        if change.sectors_count > 1 and self._rng.random() < self._torn_share:
+            index = self._rng.randrange(1, change.sectors_count)
+            return change.sector_part(index)[0]
+        return change.end if self._rng.random() < self._kept_share else -1
 
     def keeps_name(self, change: NameChange) -> bool:
         return self._rng.random() < self._kept_share
@@ -202,14 +212,13 @@ def file_content(file: File, fates: Fates) -> bytes:
     content = bytearray(file.durable)
     size = len(content)
     for change in file.pending:
-        is_size_kept = change.is_durable or fates.keeps_size(change)
+        kept_size = change.end if change.is_durable else fates.size(change)
         if change.data is None:
-            if is_size_kept:
-                del content[change.end :]
-                size = change.end
+            if kept_size >= 0:
+                del content[kept_size:]
+                size = kept_size
             continue
-        if is_size_kept:
-            size = max(size, change.end)
+        size = max(size, kept_size)
         chosen = None if change.is_durable else fates.sectors(change)
         if chosen is None:
             _put(content, change.offset, change.data, fates)

@@ -26,6 +26,7 @@ from disk_model import (
     Fates,
     KeepAll,
     LoseAll,
+    LoseBytes,
     NameChange,
     OneOut,
     RandomFates,
@@ -114,8 +115,8 @@ class _Noting:
         self.notes.append(None if chosen is None else tuple(chosen))
         return chosen
 
-    def keeps_size(self, change: Change) -> bool:
-        self.notes.append(answer := self._fates.keeps_size(change))
+    def size(self, change: Change) -> int:
+        self.notes.append(answer := self._fates.size(change))
         return answer
 
     def keeps_name(self, change: NameChange) -> bool:
@@ -133,16 +134,20 @@ def _systematic(disk: Disk, singles: int) -> Iterator[tuple[str, Fates]]:
     pending = disk.pending()
     if pending:
         yield "all lost", LoseAll()
+        yield "sizes without bytes", LoseBytes()
     if len(pending) > 1:
         for change in sorted(pending, key=lambda change: -change.number)[:singles]:
             yield f"only {change.number} lost", OneOut(change, is_kept=False)
             yield f"only {change.number} kept", OneOut(change, is_kept=True)
 
 
-def _random(disk: Disk, seed: str, count: int) -> Iterator[tuple[str, Fates]]:
+def _random(disk: Disk, moment: Moment, seed: str, count: int) -> Iterator[tuple[str, Fates]]:
     if disk.pending():
         for index in range(count):
-            yield f"seed {seed}/{index}", RandomFates(random.Random(f"{seed}/{index}"))
+            rng = random.Random(f"{seed}/{index}")
+            # What a heap is made of reads as zeros until it is written (docs/design.md, 12).
+            fates = RandomFates(rng, has_garbage=moment.promise.is_acknowledged)
+            yield f"seed {seed}/{index}", fates
 
 
 # --- judging -------------------------------------------------------------------------------------
@@ -295,7 +300,7 @@ class _Worker:
             else:
                 seed = f"{self._plan.seed}/{number}/{moment.number}"
                 count = self._plan.random_per_moment
-                self._judge_all(disk, moment, "random", _random(disk, seed, count))
+                self._judge_all(disk, moment, "random", _random(disk, moment, seed, count))
 
     def _judge_all(
         self, disk: Disk, moment: Moment, kind: str, ways: Iterator[tuple[str, Fates]]

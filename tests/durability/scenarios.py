@@ -1,0 +1,75 @@
+"""What is killed or made to fail: one verb each, on a heap that was prepared for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workload import change_some, rewrite_large
+
+import dirtyheap as dh
+from dirtyheap import precopy
+
+Step = Callable[[dh.Heap], Any]
+
+
+def nothing(heap: dh.Heap) -> None:
+    """No change."""
+
+
+def change(heap: dh.Heap) -> None:
+    """Small changes, a function of the last commit."""
+    change_some(heap, random.Random(heap.last_commit_id))
+
+
+def change_much(heap: dh.Heap) -> None:
+    """Enough that the commit writes base files."""
+    change(heap)
+    rewrite_large(heap, random.Random(heap.last_commit_id))
+
+
+def change_staged(heap: dh.Heap) -> None:
+    """What counts as so much that base files are written ahead of the commit's stop."""
+    precopy.WINDOW_PAGES = 64  # type: ignore[misc]
+    change_much(heap)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """``change`` prepares the verb in memory; ``act`` is the verb, None: opening the heap, which
+    ``is_new`` makes."""
+
+    change: Step
+    act: Step | None
+    commits: bool = False
+    is_new: bool = False
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "commit": Scenario(change, lambda heap: heap.commit("a note"), commits=True),
+    "large-commit": Scenario(change_much, lambda heap: heap.commit(), commits=True),
+    "staged-commit": Scenario(change_staged, lambda heap: heap.commit(), commits=True),
+    "fold": Scenario(nothing, lambda heap: heap.fold()),
+    "open": Scenario(nothing, None),
+    "create": Scenario(nothing, None, is_new=True),
+}
+
+
+def prepare(path: Path) -> None:
+    """A heap in which every verb has something to do: base files, deltas upon them, files to
+    replace."""
+    rng = random.Random(1)
+    with dh.open(path) as heap:
+        heap.root["table"] = {key: {"n": key, "s": "x" * 40} for key in range(400)}
+        heap.root["log"] = []
+        heap.root["buffer"] = heap.buffer(1 << 16)
+        heap.root["large"] = heap.buffer(5 << 19)
+        rewrite_large(heap, rng)
+        heap.commit()
+        heap.fold()
+        for _ in range(3):
+            change_some(heap, rng)
+            heap.commit()
