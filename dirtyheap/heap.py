@@ -148,8 +148,6 @@ def open(
     )
 
 
-
-
 def _tracker_id(name: str) -> int:
     if name == "auto":
         name = os.environ.get("DIRTYHEAP_TRACKER", "auto")

@@ -47,12 +47,26 @@ def test_the_record_rebuilds_the_directory_of_every_life(story: Story) -> None:
     assert disk.mapped <= VOLATILE, "stores to these files are not in the record"
 
 
+def written_after_sync(story: Story) -> set[str]:
+    """Base files that were changed between their first sync and the record."""
+    synced, changed = set(), set()
+    for event in story.events:
+        if event.path.startswith("heap/base/") and event.op is Op.SYNC:
+            synced.add(event.path)
+        elif event.op is Op.WRITE and event.path in synced:
+            changed.add(event.path)
+    return changed
+
+
 def test_the_story_has_what_it_is_about(story: Story) -> None:
     """Else the replay would show nothing."""
     ops = Counter(event.op for event in story.events)
     base = Counter(event.op for event in story.events if event.path.startswith("heap/base/"))
     print({op.name: count for op, count in ops.items()})
     assert base[Op.CREATE_FILE] >= 10 and base[Op.UNLINK] >= 8
+    assert len(written_after_sync(story)) >= 2, (
+        "no file was written ahead of the record, and patched"
+    )
     deaths = [life for life in story.lives if life.exit_code == -signal.SIGKILL]
     assert len(deaths) >= 5, "lives that should be killed came to their end"
     marks = Counter(e.path.partition(" ")[0] for e in story.events if e.op is Op.MARK)

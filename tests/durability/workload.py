@@ -13,11 +13,13 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from announcing import announced, mark
 from heap_state import state_of
 
 import dirtyheap as dh
+from dirtyheap import precopy
 
 LARGE_BYTES = 5 << 19  # more than half of an extent: a rewrite becomes a base file
 _ANY_CALL = 0b11111  # writes, syncs, opens, names, truncations
@@ -105,6 +107,33 @@ def shrinking_life(heap: dh.Heap, rng: random.Random) -> None:
     commit(heap)
 
 
+def staged_life(heap: dh.Heap, rng: random.Random) -> None:
+    """Bulk goes to base files ahead of the record, and into them once more: what the application
+    stores meanwhile, here into memory that no state shows."""
+    unlinked = memoryview(heap.buffer(LARGE_BYTES))
+    store = heap._store
+    assert store is not None
+    write_base = store.write_base
+
+    def write_and_store(*arguments: Any) -> Any:
+        extent = write_base(*arguments)
+        unlinked[rng.randrange(LARGE_BYTES)] ^= 1
+        return extent
+
+    store.write_base = write_and_store  # type: ignore[method-assign]
+    window, precopy.WINDOW_PAGES = precopy.WINDOW_PAGES, 0  # type: ignore[misc]
+    for _ in range(2):
+        unlinked[:] = rng.randbytes(LARGE_BYTES)
+        rewrite_large(heap, rng)
+        change_some(heap, rng)
+        commit(heap)
+    precopy.WINDOW_PAGES = window  # type: ignore[misc]
+    store.write_base = write_base  # type: ignore[method-assign]
+    unlinked.release()
+    heap.collect()
+    commit(heap)
+
+
 def dying_commit(heap: dh.Heap, rng: random.Random) -> None:
     change_some(heap, rng)
     rewrite_large(heap, rng)
@@ -121,6 +150,7 @@ LIVES: dict[str, Callable[[dh.Heap, random.Random], None]] = {
     "first": first_life,
     "steady": steady_life,
     "shrinking": shrinking_life,
+    "staged": staged_life,
     "dying-commit": dying_commit,
     "dying-fold": dying_fold,
 }
@@ -129,7 +159,7 @@ LIVES: dict[str, Callable[[dh.Heap, random.Random], None]] = {
 STORY = [
     ["first"], ["dying-commit", "2"], ["dying-commit", "6"], ["steady"], ["dying-commit", "9"],
     ["dying-fold", "5"], ["dying-fold", "9"], ["dying-fold", "13"], ["dying-fold", "17"],
-    ["shrinking"], ["steady"],
+    ["staged", "3"], ["staged", "5"], ["staged", "9"], ["staged"], ["shrinking"], ["steady"],
 ]  # fmt: skip
 
 
