@@ -206,6 +206,8 @@ static inline dh_word *dict_dir_at(const dh_heap *heap, dh_word w, unsigned *bit
 static inline dict_bucket dict_bucket_page(const dh_heap *heap, dh_word w)
 {
     dh_off off = dh_ref_off(w);
+    if (DH_UNLIKELY(heap->lazy != NULL)) /* it may not have been brought in (L1) */
+        return dict_bucket_at(heap, w);
     if (DH_UNLIKELY(!dh_is_ref_to(w, DH_T_BUCKET) || (off & (DH_PAGE_BYTES - 1)) != 0 ||
                     off >> DH_PAGE_SHIFT >= heap->arena.hwm_pages))
         return (dict_bucket){NULL, 0};
@@ -270,6 +272,8 @@ static inline dh_word *dict_small_entry_hot(const dh_heap *heap, const dh_word *
 {
     dh_word w = head[DICT_ENTRIES];
     dh_off off = dh_ref_off(w) + number * (dh_off)dict_entry_bytes(width);
+    if (DH_UNLIKELY(heap->lazy != NULL)) /* it may not have been brought in (L1) */
+        return dict_small_entry(heap, head, number);
     if (DH_UNLIKELY(!dh_is_ref_to(w, DH_T_ENTRIES) || (off & (dict_entry_bytes(width) - 1)) != 0 ||
                     off >> DH_PAGE_SHIFT >= heap->arena.hwm_pages))
         return NULL;
