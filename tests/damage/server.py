@@ -31,7 +31,8 @@ import storage  # noqa: E402
 from specimens import make_specimens  # noqa: E402
 
 HANG_SECONDS = 30
-_MEMORY_BYTES = 8 << 30  # address space of a case: a hostile size must not take the machine along
+# Address space of a case: a hostile size must not take the machine along.
+MEMORY_BYTES = int(os.environ.get("DH_DAMAGE_MEMORY", 8 << 30))
 SUITES: dict[str, Any] = {"storage": storage, "hostile": hostile}
 
 
@@ -42,7 +43,8 @@ def _in_child(work: Callable[[], dict[str, str]]) -> dict[str, str]:
     if pid == 0:
         os.close(read_fd)
         signal.alarm(HANG_SECONDS)
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+        if MEMORY_BYTES:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         try:
             answer: dict[str, Any] = work()
         except BaseException:
@@ -67,6 +69,8 @@ def main() -> None:
     directory, suite = Path(sys.argv[1]), sys.argv[2]
     seed, first, step, count = map(int, sys.argv[3:])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    package = os.environ.get("DH_DAMAGE_PACKAGE", "")
+    assert hostile.dh.__file__.startswith(package), f"not the package in {package}"
     specimens = make_specimens(directory)
     SUITES[suite].prepare(specimens)
     where = directory / "case"

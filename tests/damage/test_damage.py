@@ -10,15 +10,21 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cffi import FFI
 
+import dirtyheap as dh
+
+NATIVE = Path(__file__).resolve().parents[2] / "native"
 SERVER = Path(__file__).with_name("server.py")
 # In memory, where there is any: a case writes a heap out.
 SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
@@ -28,13 +34,18 @@ ALLOWED_HOSTILE = {"value", "value, found", "error", "error, silent"}
 Case = dict[str, Any]
 
 
-def run_cases(directory: Path, suite: str, count: int) -> list[Case]:
+def run_cases(directory: Path, suite: str, count: int, **variables: str) -> list[Case]:
     """The cases 0 to count - 1, by one forking process for each core."""
     seed = int(os.environ.get("DH_DAMAGE_SEED") or secrets.randbits(32))
     count = int(os.environ.get("DH_DAMAGE_CASES") or count)
     print(f"DH_DAMAGE_SEED={seed}")
     servers = min(len(os.sched_getaffinity(0)), 8)
-    environment = dict(os.environ, DIRTYHEAP_UNSAFE_NO_SYNC="1", PYTHONHASHSEED="0")
+    environment = {
+        **os.environ,
+        "DIRTYHEAP_UNSAFE_NO_SYNC": "1",
+        "PYTHONHASHSEED": "0",
+        **variables,
+    }
     running = []
     for first in range(servers):
         place = directory / f"server{first}"
@@ -87,8 +98,8 @@ def scratch(tmp_path: Path) -> Any:
         yield Path(name)
 
 
-def check_storage(directory: Path, count: int) -> None:
-    cases = run_cases(directory, "storage", count)
+def check_storage(directory: Path, count: int, **variables: str) -> None:
+    cases = run_cases(directory, "storage", count, **variables)
     print_table(cases, "region")
     print_table(cases, "kind")
     assert_allowed(cases, ALLOWED_STORAGE)
@@ -126,8 +137,8 @@ def test_hostile_structure(scratch: Path) -> None:
     check_hostile(scratch, 500)
 
 
-def check_hostile(directory: Path, count: int) -> None:
-    cases = run_cases(directory, "hostile", count)
+def check_hostile(directory: Path, count: int, **variables: str) -> None:
+    cases = run_cases(directory, "hostile", count, **variables)
     print_table(cases, "kind")
     assert_allowed(cases, ALLOWED_HOSTILE)
     met = share(cases, "error", "value, found")
@@ -143,3 +154,52 @@ def test_damaged_files_for_long(scratch: Path) -> None:
 @pytest.mark.soak
 def test_hostile_structure_for_long(scratch: Path) -> None:
     check_hostile(scratch, 40_000)
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The compiled module anew, under AddressSanitizer: variables for a process that uses it."""
+    package = Path(dh.__file__).parent
+    target = tmp_path_factory.mktemp("asan")
+    shutil.copytree(package, target / "dirtyheap", ignore=shutil.ignore_patterns("*.so"))
+    header = (NATIVE / "include" / "dirtyheap.h").read_text()
+    bindings = FFI()
+    bindings.cdef(header.partition("/* CDEF-BEGIN */")[2].partition("/* CDEF-END */")[0])
+    bindings.set_source("dirtyheap._native_cffi", '#include "dirtyheap.h"')
+    bindings.emit_c_code(str(target / "native_cffi.c"))
+    command = [
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-g",
+        "-std=c11",
+        "-pthread",
+        "-fvisibility=hidden",
+    ]
+    command += ["-fsanitize=address", "-fno-omit-frame-pointer", "-D_GNU_SOURCE"]
+    command += ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
+    command += [f"-I{NATIVE / 'include'}", "-o", str(target / "dirtyheap" / "_native.abi3.so")]
+    command += [str(target / "native_cffi.c"), *map(str, NATIVE.glob("src/*.c"))]
+    subprocess.run([*command, *map(str, NATIVE.glob("python/*.c"))], check=True)
+    library = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    return {
+        "PYTHONPATH": str(target),
+        "DH_DAMAGE_PACKAGE": str(target),
+        "LD_PRELOAD": library.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_segv=0:exitcode=99",
+        "PYTHONMALLOC": "malloc",
+        "DH_DAMAGE_MEMORY": "0",  # the sanitizer reserves terabytes
+    }
+
+
+@pytest.mark.soak
+def test_damaged_files_under_asan(scratch: Path, sanitized: dict[str, str]) -> None:
+    check_storage(scratch, 3000, **sanitized)
+
+
+@pytest.mark.soak
+def test_hostile_structure_under_asan(scratch: Path, sanitized: dict[str, str]) -> None:
+    check_hostile(scratch, 3000, **sanitized)

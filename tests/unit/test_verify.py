@@ -236,8 +236,8 @@ def test_problems_are_bounded_and_all_are_counted(path: Path) -> None:
     assert len(report.problems) == 100
 
 
-def test_a_chain_of_any_depth_is_walked_and_named(path: Path) -> None:
-    depth = 100_000
+@pytest.mark.parametrize("depth", [100_000, pytest.param(10_000_000, marks=pytest.mark.soak)])
+def test_a_chain_of_any_depth_is_walked_and_named(path: Path, depth: int) -> None:
 
     def build(heap: dh.Heap) -> None:
         last = heap.root["chain"] = heap.list()
