@@ -30,14 +30,37 @@ _ORDERED: Final = (_native.List, _native.Deque)
 _TEXT_CHARACTERS_MAX: Final = 100
 _RANGES_MAX: Final = 100  # of one buffer's bytes; what lies between more is told as one
 _BLOCK_BYTES: Final = 4096
+# Forms of steps.
+_KEY: Final = "[{}]"
+_POSITION: Final = "[{0}]"
+_ELEMENT: Final = "{{{}}}"
+_FIELD: Final = ".{}"
+# Types of values that hold nothing and are the same when they are equal and of one type.
+_PLAIN: Final = frozenset({int, str, bytes, bool, type(None)})
+
+
+class _Step(NamedTuple):
+    """From a container to what it holds; a text only when somebody asks, for most are never told."""
+
+    form: str  # of the text, around the key's
+    key: Any
+    inner: str = ""  # further, into a tuple or frozenset
+
+    @property
+    def is_position(self) -> bool:
+        """In a list, where others come and go before it."""
+        return self.form == _POSITION and not self.inner
+
+    def __str__(self) -> str:
+        key = self.key if self.form == _FIELD else text(self.key)
+        return self.form.format(key) + self.inner
 
 
 class _Place(NamedTuple):
     """Where a container was met first: the step below a parent; the root has no parent (0)."""
 
     parent: int
-    step: str
-    is_position: bool  # in a list, where others come and go before it
+    step: _Step
 
 
 class _Unreadable(NamedTuple):
@@ -78,13 +101,14 @@ class _State:
         self.containers: dict[int, Any] = {}
         self.places: dict[int, _Place] = {}
         self._to_walk: deque[int] = deque()
-        self._meet(heap.root, _Place(0, "root", False))
+        self._meet(heap.root, _Place(0, _ROOT))
         while self._to_walk:
             serial = self._to_walk.popleft()
-            for step, value, is_position in self._slots(self.containers[serial]):
+            for form, key, value in self._slots(self.containers[serial]):
+                if type(value) in _PLAIN:
+                    continue
                 for inner, inner_step in _inner(value):
-                    place = _Place(serial, step + inner_step, is_position and not inner_step)
-                    self._meet(inner, place)
+                    self._meet(inner, _Place(serial, _Step(form, key, inner_step)))
 
     def _meet(self, value: Any, place: _Place) -> None:
         serial = self.serial(value)
@@ -93,20 +117,21 @@ class _State:
             self.places[serial] = place
             self._to_walk.append(serial)
 
-    def _slots(self, container: Any) -> Iterator[tuple[str, Any, bool]]:
+    def _slots(self, container: Any) -> Iterator[tuple[str, Any, Any]]:
+        """Form and key of a step, and what is there."""
         if isinstance(container, _KEYED):
             for key, value in self.items(container):
-                yield f"[{text(key)}]", key, False
-                yield f"[{text(key)}]", value, False
+                yield _KEY, key, key
+                yield _KEY, key, value
         elif isinstance(container, _ORDERED):
             for index, value in enumerate(_values(container)):
-                yield f"[{index}]", value, True
+                yield _POSITION, index, value
         elif isinstance(container, _native.Set):
             for element in _values(container):
-                yield f"{{{text(element)}}}", element, False
+                yield _ELEMENT, element, element
         elif isinstance(container, _native.Record):
             for name, value in self.fields(container):
-                yield f".{name}", value, False
+                yield _FIELD, name, value
 
     def items(self, container: Any) -> Iterator[tuple[Any, Any]]:
         """Keys and values; what cannot be read is told as such."""
@@ -129,9 +154,12 @@ class _State:
         steps: list[str] = []
         while serial:
             place = self.places[serial]
-            steps.append(place.step)
+            steps.append(str(place.step))
             serial = place.parent
-        return "".join(reversed(steps))
+        return "".join(reversed(steps)).removeprefix(".")
+
+
+_ROOT: Final = _Step(_FIELD, "root")
 
 
 def _inner(value: Any) -> Iterator[tuple[Any, str]]:
@@ -156,7 +184,7 @@ class _Differ:
         self._moved = {
             serial
             for serial in old.containers.keys() & new.containers.keys()
-            if _is_moved(old.places[serial], new.places[serial])
+            if self._is_moved(old.places[serial], new.places[serial])
         }
 
     def changes(self) -> Iterator[Change]:
@@ -188,13 +216,12 @@ class _Differ:
         before = {_identity(self._old, key): (key, value) for key, value in old}
         for key, value in new:
             was = before.pop(_identity(self._new, key), None)
-            step = f"[{text(key)}]"
             if was is None:
-                yield from self._added(serial, step, value)
-            else:
-                yield from self._slot(serial, step, was[1], value)
+                yield from self._added(serial, _Step(_KEY, key), value)
+            elif not self._is_same(was[1], value):
+                yield from self._slot(serial, _Step(_KEY, key), was[1], value)
         for key, value in before.values():
-            yield from self._removed(serial, f"[{text(key)}]", value)
+            yield from self._removed(serial, _Step(_KEY, key), value)
 
     def _compare_fields(
         self, serial: int, old: list[tuple[str, Any]], new: list[tuple[str, Any]]
@@ -202,11 +229,11 @@ class _Differ:
         before = dict(old)
         for name, value in new:
             if name in before:
-                yield from self._slot(serial, f".{name}", before.pop(name), value)
+                yield from self._slot(serial, _Step(_FIELD, name), before.pop(name), value)
             else:
-                yield from self._added(serial, f".{name}", value)
+                yield from self._added(serial, _Step(_FIELD, name), value)
         for name, value in before.items():
-            yield from self._removed(serial, f".{name}", value)
+            yield from self._removed(serial, _Step(_FIELD, name), value)
 
     def _compare_sets(
         self, serial: int, old: Iterable[Any], new: Iterable[Any]
@@ -217,9 +244,9 @@ class _Differ:
             if identity in before:
                 del before[identity]
             else:
-                yield from self._added(serial, f"{{{text(element)}}}", element)
+                yield from self._added(serial, _Step(_ELEMENT, element), element)
         for element in before.values():
-            yield from self._removed(serial, f"{{{text(element)}}}", element)
+            yield from self._removed(serial, _Step(_ELEMENT, element), element)
 
     def _compare_sequences(
         self, serial: int, old: Sequence[Any], new: Sequence[Any]
@@ -234,48 +261,53 @@ class _Differ:
             end += 1
         middle = shorter - begin - end
         for index in range(begin, begin + middle):
-            yield from self._slot(serial, f"[{index}]", old[index], new[index])
+            yield from self._slot(serial, _Step(_POSITION, index), old[index], new[index])
         for index in range(begin + middle, len(new) - end):
-            yield from self._added(serial, f"[{index}]", new[index])
+            yield from self._added(serial, _Step(_POSITION, index), new[index])
         for index in range(begin + middle, len(old) - end):
-            yield from self._removed(serial, f"[{index}]", old[index])
+            yield from self._removed(serial, _Step(_POSITION, index), old[index])
 
     # --- one slot ----------------------------------------------------------------------------
 
-    def _slot(self, parent: int, step: str, old: Any, new: Any) -> Iterator[Change]:
+    def _slot(self, parent: int, step: _Step, old: Any, new: Any) -> Iterator[Change]:
         if self._is_same(old, new):
             return
-        path = self._new.path(parent) + step
+        path = self._new.path(parent) + str(step)
         if _is_array(old) and _is_array(new) and _array_kind(old) == _array_kind(new):
             with memoryview(_array_bytes(old)) as before, memoryview(_array_bytes(new)) as after:
                 yield from _compare_bytes(f"{path}.tobytes()", before, after)
             return
         yield Change("changed", path, text(old), text(new))
 
-    def _added(self, parent: int, step: str, value: Any) -> Iterator[Change]:
+    def _added(self, parent: int, step: _Step, value: Any) -> Iterator[Change]:
         if not self._is_told(self._new, parent, step, value):
-            yield Change("added", self._new.path(parent) + step, "", text(value))
+            yield Change("added", self._new.path(parent) + str(step), "", text(value))
 
-    def _removed(self, parent: int, step: str, value: Any) -> Iterator[Change]:
+    def _removed(self, parent: int, step: _Step, value: Any) -> Iterator[Change]:
         if not self._is_told(self._old, parent, step, value):
-            yield Change("removed", self._old.path(parent) + step, text(value), "")
+            yield Change("removed", self._old.path(parent) + str(step), text(value), "")
 
-    def _is_told(self, state: _State, parent: int, step: str, value: Any) -> bool:
+    def _is_told(self, state: _State, parent: int, step: _Step, value: Any) -> bool:
         """Whether this slot is one end of a move."""
         serial = state.serial(value)
         if serial not in self._moved:
             return False
         place = state.places[serial]
-        return place.parent == parent and place.step == step
+        if place.parent != parent or place.step.form != step.form or place.step.inner:
+            return False
+        return _identity(state, place.step.key) == _identity(state, step.key)
+
+    def _is_moved(self, old: _Place, new: _Place) -> bool:
+        if old.parent != new.parent:
+            return True
+        if old.step.is_position and new.step.is_position:
+            return False
+        return old.step.inner != new.step.inner or not self._is_same(old.step.key, new.step.key)
 
     def _is_same(self, old: Any, new: Any) -> bool:
+        if type(old) in _PLAIN and type(old) is type(new):
+            return bool(old == new)
         return _identity(self._old, old) == _identity(self._new, new)
-
-
-def _is_moved(old: _Place, new: _Place) -> bool:
-    if old.parent != new.parent:
-        return True
-    return old.step != new.step and not (old.is_position and new.is_position)
 
 
 def _values(container: Any) -> list[Any]:
@@ -300,10 +332,12 @@ def _element(container: Any, index: int) -> Any:
 def _identity(state: _State, value: Any) -> Hashable:
     """Equal for what is the same in both states, and for nothing else: 1, 1.0 and True differ.
     Containers are their serial; what is in tuples and frozensets likewise."""
+    if type(value) is str:
+        return value
     serial = state.serial(value)
     if serial:
         return _native.Container, serial
-    if isinstance(value, tuple) and type(value) is tuple:
+    if type(value) is tuple:
         return tuple, tuple(_identity(state, item) for item in value)
     if isinstance(value, frozenset):
         return frozenset, frozenset(_identity(state, item) for item in value)

@@ -239,8 +239,8 @@ class History(Guarded):
             KeyError: there is no such tag.
             HeapError: there is no such commit, or it is no longer kept.
 
-        Cost: opens two snapshots and walks both states; needs some 200 bytes for each container.
-        Holds no lock of the heap.
+        Cost: opens two snapshots and walks both: time and memory follow the number of containers
+        in both states. Holds no lock of the heap.
 
         >>> import dirtyheap as dh, tempfile, os
         >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h")) as heap:
