@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @dh.record
-class Person:
+class PastPerson:
     name: str
     age: int = 0
     friends: Any = None
@@ -456,7 +456,7 @@ def changes(heap: dh.Heap, work: Callable[[dh.Dict], Any], **options: Any) -> li
 
 @pytest.fixture
 def family(heap: dh.Heap) -> dh.Heap:
-    heap.root["users"] = [{"name": "Ada", "tags": {"a", "b"}}, heap.new(Person, "Bob", 7)]
+    heap.root["users"] = [{"name": "Ada", "tags": {"a", "b"}}, heap.new(PastPerson, "Bob", 7)]
     heap.root["sorted"] = heap.sorted_dict({1: "x", 2: "y"})
     heap.root["queue"] = heap.deque([1, 2, 3])
     heap.root["bytes"] = heap.buffer(bytes(10_000))

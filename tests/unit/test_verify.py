@@ -19,7 +19,7 @@ STR, TUPLE, DICT, LIST = 1, 5, 6, 7
 
 
 @dh.record
-class Person:
+class VerifiedPerson:
     name: str
     age: int = 0
     more: Any = None
@@ -98,7 +98,7 @@ def put_big_dict(heap: dh.Heap) -> None:
 
 
 def put_records(heap: dh.Heap) -> None:
-    heap.root["people"] = [heap.new(Person, f"name {i}", i) for i in range(5)]
+    heap.root["people"] = [heap.new(VerifiedPerson, f"name {i}", i) for i in range(5)]
     heap.root["people"][3].more = {"deep": [MARK]}
 
 
