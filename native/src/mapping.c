@@ -375,7 +375,8 @@ static bool is_kept(dh_heap *heap, const dh_bits *written, dh_pgno pgno)
     if (dh_image_is_newer(heap, pgno))
         return true;
     return heap->alloc.kind[pgno] != DH_KIND_FREE &&
-           (dh_bits_test(written, pgno) || dh_bits_test(&heap->alloc.changed, pgno));
+           (dh_bits_test(written, pgno) || dh_bits_test(&heap->alloc.changed, pgno)) &&
+           !dh_image_same(heap, pgno); /* K4: written is not changed */
 }
 
 static void keep_pages(dh_heap *heap, const dh_bits *written, dh_pgno first, uint32_t pages,
