@@ -71,7 +71,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return (time.perf_counter() - began) * 1000, result
 
 
-# --- parts, each in a process of its own ------------------------------------------------------------
+# --- parts, each in a process of its own ----------------------------------------------------------
 
 
 def make(part: Row) -> Row:

@@ -383,6 +383,7 @@ static void a_commit_just_beyond_a_page_of_the_engine_is_cut_there(void)
             cuts++;
         }
         heap = reopen(heap);
+        CHECK(dh_cell_is_allocated(heap, off));
         for (uint64_t p = 0; p < 500; p++)
             CHECK_EQ(((uint64_t *)dh_at(heap, off))[p * 512], p < pages ? p + 1 : 0);
         dh_heap_close(heap);
@@ -449,6 +450,7 @@ static void an_older_commit_can_be_shown(size_t rounds)
         CHECK_EQ(bytes, 0);
         if (check_random_below(4) == 0) {
             heap = reopen(heap);
+            CHECK_EQ(dh_store_begin(heap), 0);
             check_model(heap, &now);
         }
     }

@@ -25,7 +25,7 @@ static size_t rows_count;
 static struct {
     uint8_t *bytes;
     size_t size;
-} chunks[2];
+} chunks[8];
 static size_t chunks_count;
 static dh_state state;
 static dh_off run;
@@ -82,7 +82,7 @@ static void make_store(void)
     CHECK_EQ(dh_commit_capture(heap, &capture), 0);
     CHECK_EQ(dh_commit_encode(heap, capture, 1, 2, 64 << 20), 0);
     chunks_count = dh_commit_chunks_count(capture);
-    CHECK(chunks_count == 1 || chunks_count == 2); /* one per thread */
+    CHECK(chunks_count > 0 && chunks_count <= 8);
     for (size_t i = 0; i < chunks_count; i++) {
         const uint8_t *bytes = dh_commit_chunk(capture, i, &chunks[i].size);
         chunks[i].bytes = malloc(chunks[i].size);

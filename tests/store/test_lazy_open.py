@@ -205,13 +205,13 @@ def test_a_thread_that_stores_without_the_gil_loses_nothing_in_folds(path: Path)
         heap.commit()
         counted = 0
 
-        def count() -> None:
+        def count(mine: Any) -> None:
             nonlocal counted
             while not stop.is_set():
-                numpy.add(array, 1, out=array)  # gives the GIL up
+                numpy.add(mine, 1, out=mine)  # gives the GIL up
                 counted += 1
 
-        thread = threading.Thread(target=count)
+        thread = threading.Thread(target=count, args=(array,))
         thread.start()
         try:
             for n in range(12):
@@ -223,7 +223,7 @@ def test_a_thread_that_stores_without_the_gil_loses_nothing_in_folds(path: Path)
             thread.join()
         assert counted > 0 and (array == counted).all()
         heap.commit()
-        del array
+        del array, thread
     with dh.open(path) as heap:
         assert (heap.root["array"] == counted).all()
 
