@@ -40,7 +40,7 @@ _PLAIN: Final = frozenset({int, str, bytes, bool, type(None)})
 
 
 class _Step(NamedTuple):
-    """From a container to what it holds; a text only when somebody asks, for most are never told."""
+    """From a container to what it holds; a text only when asked, for most are never told."""
 
     form: str  # of the text, around the key's
     key: Any

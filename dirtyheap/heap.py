@@ -1,7 +1,8 @@
-"""Heap: open, root, commit, rollback, transaction, collect, close.
+"""Heap: open, commit, rollback, transaction, hold, close.
 
-What a user holds. Between the compiled core (pages, containers, deltas as bytes) and the store.
-One lock serves every verb; containers need none, the GIL is theirs. Nothing here loops over pages.
+What a user holds; its other verbs stand in contents.py, history.py and looking.py. Between the
+compiled core (pages, containers, deltas as bytes) and the store. One lock serves every verb;
+containers need none, the GIL is theirs. Nothing here loops over pages.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from . import _native, arrays, retention, verifier
-from ._ffi import check, ffi, lib
-from .backup import backup
+from . import _native, retention
+from ._ffi import ffi, lib
 from .committer import Committer
 from .contents import Contents
 from .errors import (
@@ -36,22 +36,17 @@ from .folder import Folder
 from .guard import exclusive
 from .history import History, commit_argument
 from .loader import load
-from .results import Backup, CollectStats, Commit, HeapStats, Pending, VerifyReport
+from .looking import Looking
+from .results import Commit
 from .savepoints import Savepoints, show
 from .snapshots import SnapshotStore, Source
-from .store import PAGE_BYTES, Record, Store
-from .verifier import Progress
+from .store import Record, Store
+from .trackers import tracker_id
 
 CAPACITY_BYTES: Final = 64 << 30
 CAPACITY_BYTES_MIN: Final = 1 << 20
 CAPACITY_BYTES_MAX: Final = 4 << 40
 MEMORY_LIMIT_MIN: Final = 1 << 20
-_TRACKERS: Final = {
-    "auto": lib.DH_TRACKER_AUTO,
-    "uffd": lib.DH_TRACKER_UFFD,
-    "uffd-dev": lib.DH_TRACKER_UFFD_DEV,
-    "compare": lib.DH_TRACKER_COMPARE,
-}
 
 
 def open(
@@ -148,15 +143,6 @@ def open(
     )
 
 
-def _tracker_id(name: str) -> int:
-    if name == "auto":
-        name = os.environ.get("DIRTYHEAP_TRACKER", "auto")
-    try:
-        return int(_TRACKERS[name])
-    except KeyError:
-        raise ValueError(f"tracker {name!r}: must be one of {', '.join(_TRACKERS)}") from None
-
-
 def _current_task() -> Any:
     """The asyncio task that runs in this thread, or None; imports nothing."""
     current_task = getattr(sys.modules.get("asyncio.tasks"), "current_task", None)
@@ -168,7 +154,7 @@ def _current_task() -> Any:
         return None
 
 
-class Heap(Contents, History):
+class Heap(Contents, History, Looking):
     """A persistent object graph. Made by :func:`open`; use as a context manager or close it.
 
     Leaving the ``with`` block closes without committing: what was not committed is gone.
@@ -195,7 +181,7 @@ class Heap(Contents, History):
         self._is_closing = False
         self._task: weakref.ref[Any] | None = None  # the asyncio task inside transaction()
         self._owner_pid = os.getpid()
-        self._options = (capacity, _tracker_id(tracker), bool(allow_pickle))
+        self._options = (capacity, tracker_id(tracker), bool(allow_pickle))
         self._is_preloaded, self._memory_limit = bool(preload), memory_limit
         if read_only:
             snapshots = SnapshotStore(directory)
@@ -273,10 +259,6 @@ class Heap(Contents, History):
             preload=False,
             memory_limit=None,
         )
-
-    def _check(self, rc: int) -> None:
-        if rc != 0:
-            check(rc, self._ptr)
 
     def __enter__(self) -> Heap:
         return self
@@ -511,123 +493,3 @@ class Heap(Contents, History):
         """No commit, rollback or collection of another thread falls inside the block: for groups
         of stores that belong together, and for writers that do not hold the GIL."""
         return self._core.block(self, self._lock, self._open_store, None)
-
-    # --- looking ----------------------------------------------------------------------------------
-
-    @exclusive("pending()", writes=False)
-    def pending(self) -> Pending:
-        """What a commit would store now. Changes nothing; costs what the commit's stop costs."""
-        pages, changed = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        self._check(lib.dh_pending(self._ptr, pages, changed))
-        return Pending(pages=pages[0], bytes=changed[0])
-
-    @exclusive("collect()")
-    def collect(self) -> CollectStats:
-        """Free what neither the root nor a live Python reference reaches.
-
-        Stops the application for a trace of everything live. Frees space in memory at once and in
-        the store with the next commit; changes no live value and dirties no page.
-        """
-        stats = ffi.new("dh_collect_stats *")
-        self._check(lib.dh_collect(self._ptr, stats))
-        return CollectStats(
-            live_cells=stats.live_cells_count,
-            freed_cells=stats.freed_cells_count,
-            freed_bytes=stats.freed_bytes,
-            freed_pages=stats.freed_pages_count,
-            released_pages=stats.released_pages_count,
-            roots=stats.roots_count,
-            pause_ns=stats.stop_ns,
-        )
-
-    @exclusive("verify()", writes=False)
-    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
-        """Check everything: what is stored, and what is in memory; see :class:`VerifyReport`.
-
-        Stored: the index, every row by its hash, the chain of commits, every base file page by
-        page, every delta by the checksum of the pages that come of it. In memory: the allocator
-        against itself and its committed table, pages that were not written against their committed
-        image, every container, and that every value has one owner. Damage is named by how it is
-        reached. Garbage is counted, and no problem. :func:`dirtyheap.verify` does the same for a
-        heap that is not open.
-
-        Args:
-            progress: called as ``progress(step, done, total)`` between the steps.
-
-        Cost: reads every file, and everything that can be reached with the application stopped.
-        Memory as for :func:`dirtyheap.verify`.
-
-        >>> heap.root["a"] = [1, 2, {"b": 3}]
-        >>> report = heap.verify()
-        >>> report.ok, report.problems
-        (True, ())
-        """
-        return verifier.verify_open(
-            self._ptr, self._open_store().directory, self.last_commit_id, progress
-        )
-
-    @exclusive("mark_dirty()")
-    def mark_dirty(self, buffer: Any) -> None:
-        """Say that memory of this heap was written in a way the kernel cannot see: by io_uring
-        into registered buffers, RDMA, a GPU. ``buffer``: a Buffer, or a view or array over one."""
-        extent = arrays.extent_of(buffer)
-        if extent is not None:
-            if extent[1] > 0:
-                self._check(lib.dh_mark_dirty(self._ptr, *extent))
-            return
-        with memoryview(buffer) as view:
-            if view.nbytes == 0:
-                return
-            if not view.c_contiguous:
-                raise ValueError("the view has gaps: pass the Buffer, or a contiguous view of it")
-            address = int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
-            self._check(lib.dh_mark_dirty(self._ptr, address, view.nbytes))
-
-    def backup(self, path: str | os.PathLike[str]) -> Backup:
-        """Copy the heap as of its last commit to a new directory, with its history and tags.
-
-        The copy is durable and whole when this returns, opens by itself, and shares no file with
-        this heap. Other threads, and a writer in another process, go on meanwhile. What is not
-        committed is not in it. For a heap that is not open:
-        ``python -m dirtyheap backup HEAP TARGET``.
-
-        Raises:
-            FileExistsError: the path exists.
-            FileNotFoundError: its parent does not.
-            HeapCorruptError: a base file is missing or too short.
-            OSError: reading or writing failed, the disk is full; nothing is left of the copy.
-
-        Cost: reads and writes every file of the heap once; where the file system can share blocks
-        (btrfs, XFS) the index only.
-
-        >>> copy = heap.backup("copy of the heap")
-        >>> copy.commit, copy.path.name
-        (0, 'copy of the heap')
-        """
-        self._refuse_in_child()
-        return backup(self._open_store().directory, path)
-
-    @exclusive("stats()", writes=False)
-    def stats(self) -> HeapStats:
-        """Figures about the open heap; cheap."""
-        store = self._open_store()
-        stats = ffi.new("dh_heap_stats *")
-        lib.dh_heap_stats_read(self._ptr, stats)
-        names = {number: name for name, number in _TRACKERS.items()}
-        reason = ffi.string(lib.dh_heap_tracker_reason(self._ptr)).decode("utf-8", "replace")
-        return HeapStats(
-            tracker=names.get(stats.tracker, "script"),
-            tracker_reason=reason,
-            capacity_bytes=stats.capacity_pages * PAGE_BYTES,
-            arena_bytes=stats.hwm_pages * PAGE_BYTES,
-            free_bytes=stats.free_pages_count * PAGE_BYTES,
-            allocated_bytes=stats.allocated_bytes,
-            handles=stats.handles_count,
-            exported_views=stats.exports_count,
-            overlay_pages=stats.overlay_pages_count,
-            overlay_bytes=stats.overlay_bytes,
-            base_bytes=stats.base_pages_count * PAGE_BYTES,
-            delta_bytes=store.delta_bytes,
-            private_bytes=stats.private_pages_count * PAGE_BYTES + stats.overlay_bytes,
-            commit=store.last.id if store.last else 0,
-        )

@@ -1,8 +1,8 @@
 """A heap, its history and a plain model of states stay equal, whatever is done in whatever order.
 
-Commits, tags, folds, collections, rollbacks, savepoints, transactions, restores, snapshots that stay
-open, reopening with another `keep`. The model remembers the state of every commit ever made, and
-which are kept; every kept one can be opened and holds what it held, and no other can.
+Commits, tags, folds, collections, rollbacks, savepoints, transactions, restores, snapshots that
+stay open, reopening with another `keep`. The model remembers the state of every commit ever made,
+and which are kept; every kept one can be opened and holds what it held, and no other can.
 """
 
 from __future__ import annotations
