@@ -290,7 +290,7 @@ class _Run:
             else:
                 bad.wrong.update(first + page for page in pages)
         self._tell("base files", len(extents), len(extents))
-        self._check_strangers({extent.file_name for extent in extents})
+        self._names()  # files that no row names are no problem: open removes those of a crash
         return bad
 
     def _check_row_file(self, extent: Extent) -> set[int] | None:
@@ -350,13 +350,6 @@ class _Run:
             self.findings.add(BASE_NAME, "is no directory, or a link to one")
             return []
         return sorted(os.listdir(self.base))
-
-    def _check_strangers(self, named: set[str]) -> None:
-        """What a crash leaves is removed at the next open and is no problem; the rest is not
-        ours."""
-        for name in self._names():
-            if name not in named and not is_file_name(name):
-                self.findings.add(f"{BASE_NAME}/{name}", "is no file of a heap")
 
     def _check_files_alone(self) -> None:
         """Without an index: whether each base file is what its own name and trailer say."""

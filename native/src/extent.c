@@ -16,7 +16,6 @@
 #include "gate.h"
 #include "mapping.h"
 
-#define TRAILER_MAGIC 0x3154584559524844u /* "DHRYEXT1" */
 #define WRITE_PAGES 256u
 
 static uint32_t extent_pages(const dh_state *state, uint32_t extent_no)
@@ -131,7 +130,7 @@ static int write_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent
 
 void dhi_trailer_head(uint8_t *trailer, uint64_t version, uint32_t extent_no, uint32_t pages)
 {
-    uint64_t magic = TRAILER_MAGIC;
+    uint64_t magic = DH_TRAILER_MAGIC;
     memcpy(trailer, &magic, 8);
     memcpy(trailer + 8, &version, 8);
     memcpy(trailer + 16, &extent_no, 4);
@@ -177,35 +176,22 @@ int dhi_trailer_read(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd
                      uint64_t file_bytes, uint32_t expected, uint8_t **trailer_out,
                      uint32_t *pages_out)
 {
-    uint64_t pages = file_bytes >= DH_TRAILER_HEAD_BYTES + 4
-                         ? (file_bytes - DH_TRAILER_HEAD_BYTES - 4) / (DH_PAGE_BYTES + 4)
-                         : UINT64_MAX;
-    if (pages > DH_EXTENT_PAGES ||
-        pages * DH_PAGE_BYTES + dh_trailer_bytes((uint32_t)pages) != file_bytes)
+    uint32_t pages;
+
+    if (!dh_trailer_pages(file_bytes, &pages))
         return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u: %llu bytes is no extent",
                         extent_no, (unsigned long long)file_bytes);
-    size_t size = dh_trailer_bytes((uint32_t)pages);
+    size_t size = dh_trailer_bytes(pages);
     uint8_t *trailer = malloc(size);
     if (trailer == NULL)
         return ENOMEM;
-    ssize_t n = pread(fd, trailer, size, (off_t)(pages * DH_PAGE_BYTES));
+    ssize_t n = pread(fd, trailer, size, (off_t)(pages * (uint64_t)DH_PAGE_BYTES));
     if (n < 0) {
         int rc = errno;
         free(trailer);
         return rc;
     }
-    uint64_t magic = 0, found_version = 0;
-    uint32_t found_extent = 0, found_pages = 0, checksum = 0;
-    if (n == (ssize_t)size) {
-        memcpy(&magic, trailer, 8);
-        memcpy(&found_version, trailer + 8, 8);
-        memcpy(&found_extent, trailer + 16, 4);
-        memcpy(&found_pages, trailer + 20, 4);
-        memcpy(&checksum, trailer + size - 4, 4);
-    }
-    if (n != (ssize_t)size || magic != TRAILER_MAGIC || found_version != version ||
-        found_extent != extent_no || found_pages != pages || checksum != expected ||
-        checksum != dh_crc32c(0, trailer, size - 4)) {
+    if (n != (ssize_t)size || !dh_trailer_is(trailer, pages, extent_no, version, expected)) {
         free(trailer);
         return dhi_fail(heap, DH_E_CORRUPT,
                         "base file of extent %u, version %llu: damaged, or "
@@ -213,7 +199,7 @@ int dhi_trailer_read(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd
                         extent_no, (unsigned long long)version);
     }
     *trailer_out = trailer;
-    *pages_out = (uint32_t)pages;
+    *pages_out = pages;
     return 0;
 }
 

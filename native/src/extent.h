@@ -3,13 +3,8 @@
 #define DH_EXTENT_H
 
 #include "capture.h"
+#include "extent_trailer.h"
 
-#define DH_TRAILER_HEAD_BYTES 24u
-
-static inline size_t dh_trailer_bytes(uint32_t pages)
-{
-    return DH_TRAILER_HEAD_BYTES + pages * 4u + 4u;
-}
 /* Everything but the checksums of the pages, which stand behind the head already. */
 void dhi_trailer_head(uint8_t *trailer, uint64_t version, uint32_t extent_no, uint32_t pages);
 /* The checksum of the trailer itself, put behind it and returned. */

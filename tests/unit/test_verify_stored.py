@@ -109,13 +109,19 @@ def test_what_is_no_heap(path: Path) -> None:
         dh.verify(path / "file")
 
 
-def test_verify_leaves_what_a_crash_left(copy: Path) -> None:
-    """Files that the index does not name are no problem, and open's to remove."""
+def test_verify_leaves_alone_what_the_index_does_not_name(copy: Path) -> None:
+    """What a crash left is open's to remove, and the rest is somebody else's: no problem."""
     orphan = copy / "base" / "00000009.0000000000000001.12345678"
     orphan.write_bytes(b"cut short")
-    assert dh.verify(copy).ok and orphan.exists()
     (copy / "base" / "notes.txt").write_bytes(b"mine")
-    assert says(dh.verify(copy), "base/notes.txt", "no file of a heap")
+    assert dh.verify(copy).ok
+    assert orphan.exists() and (copy / "base" / "notes.txt").exists()
+
+
+def test_a_link_in_place_of_the_base_files_is_found(copy: Path, tmp_path: Path) -> None:
+    (copy / "base").rename(tmp_path / "elsewhere")
+    (copy / "base").symlink_to(tmp_path / "elsewhere")
+    assert says(dh.verify(copy), "base", "is no directory, or a link")
 
 
 def test_progress_comes_in_steps_and_may_stop_the_run(sound: Path) -> None:
