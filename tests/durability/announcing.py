@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from heap_state import state_of, state_text
+from heap_state import content_of, state_of, state_text, tags_of
 
 import dirtyheap as dh
 
@@ -32,11 +32,23 @@ def mark(text: str) -> None:
         listener(text)
 
 
-def announced(heap: dh.Heap, verb: Callable[[], Any], *, commits: bool) -> None:
-    """Call a verb that, if ``commits``, makes a commit of what the heap shows now."""
-    content = dh.to_python(heap.root)
-    before = heap.last_commit_id
-    mark(f"begin {state_text(before + commits, content)}")
+def announced(
+    heap: dh.Heap,
+    verb: Callable[[], Any],
+    *,
+    commits: bool,
+    content: dict[Any, Any] | None = None,
+    tags: dict[str, int] | None = None,
+) -> None:
+    """Call a verb that, if ``commits``, makes a commit of what the heap shows now, or of
+    ``content``; and leaves it with these tags, or with those there are."""
+    goal = state_text(
+        heap.last_commit_id + commits,
+        content_of(heap) if content is None else content,
+        tags_of(heap) if tags is None else tags,
+    )
+    mark(f"begin {goal}")
     verb()
-    assert heap.last_commit_id == before + commits
-    mark(f"done {state_of(heap)}")
+    found = state_of(heap)
+    assert found == goal, f"{found} instead of {goal}"
+    mark(f"done {found}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+from collections.abc import Mapping
 from typing import Any
 
 import dirtyheap as dh
@@ -20,16 +21,27 @@ def digest(content: dict[Any, Any]) -> str:
     return hashlib.blake2b(marshal.dumps(content, _MARSHAL_VERSION), digest_size=12).hexdigest()
 
 
-def state_text(commit_id: int, content: dict[Any, Any]) -> str:
-    """The state that a commit with this id and content makes."""
-    return f"{commit_id}:{digest(content)}"
+def state_text(commit_id: int, content: dict[Any, Any], tags: Mapping[str, int]) -> str:
+    """The state of a heap with this last commit and these tags: id:digest:tags."""
+    named = ",".join(f"{name}={commit}" for name, commit in sorted(tags.items()))
+    return f"{commit_id}:{digest(content)}:{named}"
+
+
+def tags_of(heap: dh.Heap) -> dict[str, int]:
+    """Which commit each tag names."""
+    return {name: commit.id for name, commit in heap.tags().items()}
+
+
+def content_of(heap: dh.Heap) -> dict[Any, Any]:
+    """All of it, in built-in types."""
+    content = dh.to_python(heap.root)
+    assert type(content) is dict
+    return content
 
 
 def state_of(heap: dh.Heap) -> str:
-    """The whole content and the last commit's id; nothing may be uncommitted."""
-    content = dh.to_python(heap.root)
-    assert type(content) is dict
-    return state_text(heap.last_commit_id, content)
+    """The whole content, the last commit's id and the tags; nothing may be uncommitted."""
+    return state_text(heap.last_commit_id, content_of(heap), tags_of(heap))
 
 
-NEW = state_text(0, {})  # of a heap in which nothing was committed yet
+NEW = state_text(0, {}, {})  # of a heap in which nothing was committed yet

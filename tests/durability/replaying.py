@@ -31,8 +31,9 @@ from disk_model import (
     OneOut,
     RandomFates,
 )
-from heap_state import NEW, state_of
+from heap_state import NEW, content_of, digest, state_of, tags_of
 from recording import Event, Op
+from workload import KEEP
 
 import dirtyheap as dh
 
@@ -51,6 +52,7 @@ class Promise:
 
     allowed: set[str] = field(default_factory=lambda: {NEW})
     is_acknowledged: bool = False  # some commit was: the heap must be there
+    digests: dict[int, set[str]] = field(default_factory=dict)  # of every commit ever announced
 
     @classmethod
     def of(cls, state: str) -> Promise:
@@ -60,6 +62,8 @@ class Promise:
     def hear(self, mark: str) -> None:
         """Take note of what the recorded program says."""
         word, _, state = mark.partition(" ")
+        commit, digest, _ = state.split(":", 2)
+        self.digests.setdefault(int(commit), set()).add(digest)
         if word == "begin":
             self.allowed.add(state)
             return
@@ -164,9 +168,10 @@ def write_image(image: dict[str, bytes | None], directory: Path) -> None:
 
 
 def judge(path: Path, promise: Promise, *, and_commit: bool) -> str:
-    """Open what is left of the heap; "" if the promise is kept, else what is wrong."""
+    """Open what is left of the heap; "" if the promise is kept, else what is wrong.
+    ``and_commit``: look at all commits that are kept, and make one more."""
     try:
-        with dh.open(path, create=not promise.is_acknowledged) as heap:
+        with dh.open(path, create=not promise.is_acknowledged, keep=KEEP) as heap:
             state = state_of(heap)
             report = heap.verify()
             if not report.ok:
@@ -174,6 +179,8 @@ def judge(path: Path, promise: Promise, *, and_commit: bool) -> str:
             if state not in promise.allowed:
                 return f"shows {state}, allowed is {sorted(promise.allowed)}"
             if and_commit:
+                if problem := judge_history(heap, promise):
+                    return problem
                 heap.root["after"] = state
                 heap.commit()
                 state = state_of(heap)
@@ -183,6 +190,19 @@ def judge(path: Path, promise: Promise, *, and_commit: bool) -> str:
                     return "a commit after the power failure is not kept"
     except (dh.HeapError, OSError) as error:
         return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def judge_history(heap: dh.Heap, promise: Promise) -> str:
+    """Every commit that is kept shows what was committed; every tagged one is kept."""
+    kept = [commit.id for commit in heap.history()]
+    if missing := set(tags_of(heap).values()) - set(kept):
+        return f"{sorted(missing)} are tagged and not kept"
+    for commit in kept:
+        with dh.open(heap.path, read_only=True, at=commit) as snapshot:
+            found = digest(content_of(snapshot))
+        if commit in promise.digests and found not in promise.digests[commit]:
+            return f"commit {commit} shows {found}, which it never was"
     return ""
 
 
@@ -212,6 +232,7 @@ class Plan:
 
     seed: str
     random_per_moment: int
+    stride: int = 1  # every so many moments are looked at, beginning with one that the seed says
     singles: int = 1  # how many of the newest changes are kept or lost alone
     passes: int = 1  # of random images; each goes over all moments
     seconds: float = float("inf")  # for the random ones, all passes together
@@ -252,7 +273,13 @@ def _work_and_exit(
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # a judge that hangs is ended by it
         os.environ["DIRTYHEAP_UNSAFE_NO_SYNC"] = "1"  # its own commits need not be durable
         place.mkdir()
-        worker = _Worker(place, plan, lambda number: number % workers == index)
+        first = random.Random(plan.seed).randrange(plan.stride)
+
+        def is_mine(number: int) -> bool:
+            turn, worker = divmod(number, workers)
+            return worker == index and turn % plan.stride == first
+
+        worker = _Worker(place, plan, is_mine)
         answer = pickle.dumps(worker.run(events))
         while answer:
             answer = answer[os.write(write_fd, answer) :]

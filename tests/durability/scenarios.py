@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workload import change_some, rewrite_large
+from heap_state import content_of, tags_of
+from workload import KEEP, change_some, rewrite_large
 
 import dirtyheap as dh
 from dirtyheap import precopy
@@ -37,6 +38,12 @@ def change_staged(heap: dh.Heap) -> None:
     change_much(heap)
 
 
+def tagged_content(heap: dh.Heap) -> dict[Any, Any]:
+    """What the commit tagged in :func:`prepare` shows."""
+    with dh.open(heap.path, read_only=True, at="old") as snapshot:
+        return content_of(snapshot)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """``change`` prepares the verb in memory; ``act`` is the verb, None: opening the heap, which
@@ -46,6 +53,7 @@ class Scenario:
     act: Step | None
     commits: bool = False
     is_new: bool = False
+    goal: Callable[[dh.Heap], dict[str, Any]] = lambda heap: {}  # announced(): content, tags
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -53,6 +61,18 @@ SCENARIOS: dict[str, Scenario] = {
     "large-commit": Scenario(change_much, lambda heap: heap.commit(), commits=True),
     "staged-commit": Scenario(change_staged, lambda heap: heap.commit(), commits=True),
     "fold": Scenario(nothing, lambda heap: heap.fold()),
+    "tag": Scenario(
+        nothing,
+        lambda heap: heap.tag("new"),
+        goal=lambda heap: {"tags": tags_of(heap) | {"new": heap.last_commit_id}},
+    ),
+    "untag": Scenario(nothing, lambda heap: heap.untag("old"), goal=lambda heap: {"tags": {}}),
+    "restore": Scenario(
+        nothing,
+        lambda heap: heap.restore("old"),
+        commits=True,
+        goal=lambda heap: {"content": tagged_content(heap)},
+    ),
     "open": Scenario(nothing, None),
     "create": Scenario(nothing, None, is_new=True),
 }
@@ -62,11 +82,14 @@ def prepare(path: Path) -> None:
     """A heap in which every verb has something to do: base files, deltas upon them, files to
     replace."""
     rng = random.Random(1)
-    with dh.open(path) as heap:
+    with dh.open(path, keep=KEEP) as heap:
         heap.root["table"] = {key: {"n": key, "s": "x" * 40} for key in range(400)}
         heap.root["log"] = []
         heap.root["buffer"] = heap.buffer(1 << 16)
         heap.root["large"] = heap.buffer(5 << 19)
+        rewrite_large(heap, rng)
+        heap.commit()
+        heap.tag("old")
         rewrite_large(heap, rng)
         heap.commit()
         heap.fold()

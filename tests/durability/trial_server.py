@@ -34,9 +34,10 @@ from typing import Any
 
 import announcing
 from announcing import announced
-from heap_state import NEW, state_of, state_text
+from heap_state import NEW, content_of, state_of, state_text, tags_of
 from replaying import Promise, judge
 from scenarios import SCENARIOS, Scenario, prepare
+from workload import KEEP
 
 import dirtyheap as dh
 from dirtyheap._ffi import lib
@@ -204,7 +205,7 @@ class Bench:
         self.path = directory / f"heap-{os.getpid()}"
         self.answer = Answer()
         prepare(self.template)
-        with dh.open(self.template) as heap:
+        with dh.open(self.template, keep=KEEP) as heap:
             self.state = NEW if self.scenario.is_new else state_of(heap)
 
     def fresh(self) -> Promise:
@@ -222,9 +223,9 @@ class Bench:
         """The verb, armed, as it is meant to be; (open heap, calls counted)."""
         if self.scenario.act is None:
             arming.arm(n)
-            heap = dh.open(path)
+            heap = dh.open(path, keep=KEEP)
             return heap, arming.disarm()
-        heap = dh.open(path)
+        heap = dh.open(path, keep=KEEP)
         self.scenario.change(heap)
         act, counted = self.scenario.act, []
 
@@ -233,7 +234,7 @@ class Bench:
             act(heap)
             counted.append(arming.disarm())
 
-        announced(heap, armed, commits=self.scenario.commits)
+        announced(heap, armed, commits=self.scenario.commits, **self.scenario.goal(heap))
         return heap, counted[0]
 
     # --- numbers ---
@@ -292,7 +293,7 @@ class Bench:
 
         def die(say: Callable[[str], None]) -> None:
             arming.arm(rng.randrange(12))
-            dh.open(self.path)
+            dh.open(self.path, keep=KEEP)
 
         status, _ = in_child(die)
         self.answer.outcomes["killed twice" if os.WIFSIGNALED(status) else "killed once"] += 1
@@ -316,11 +317,11 @@ class Bench:
         arming = arming_for(self.request)
         if self.scenario.act is None:
             return self._meet_opening(arming, n)
-        heap = dh.open(self.path)
+        heap = dh.open(self.path, keep=KEEP)
         self.scenario.change(heap)
-        content = dh.to_python(heap.root)
-        last = heap.last_commit_id
-        after = state_text(last + self.scenario.commits, content)
+        content = content_of(heap)
+        goal = {"content": content, "tags": tags_of(heap)} | self.scenario.goal(heap)
+        after = state_text(heap.last_commit_id + self.scenario.commits, **goal)
         outcome = "no error"
         arming.arm(n)
         try:
@@ -329,13 +330,13 @@ class Bench:
             outcome = type(error).__name__
         finally:
             arming.disarm()
-        if dh.to_python(heap.root) != content:
+        if content_of(heap) not in (content, goal["content"]):
             return f"wrong: after {outcome} the heap in memory shows something else"
         return self._look_after(heap, outcome, {self.state, after}, after)
 
     def _look_after(self, heap: dh.Heap, outcome: str, allowed: set[str], after: str) -> str:
         """Nothing is lost, or the heap is poisoned and says so."""
-        content = dh.to_python(heap.root)
+        content = content_of(heap)
         if outcome == "no error" and state_of(heap) != after:
             return f"wrong: no error, but {state_of(heap)} instead of {after}"
         try:
@@ -344,7 +345,9 @@ class Bench:
             heap.close()
             problem = judge(self.path, self.promise(*allowed), and_commit=True)
             return f"wrong {outcome}, poisoned: {problem}" if problem else "ok poisoned"
-        expected = state_text(heap.last_commit_id, content)
+        if content_of(heap) != content:
+            return f"wrong {outcome}: the commit after it changed what is shown"
+        expected = state_of(heap)
         heap.close()
         problem = judge(self.path, Promise.of(expected), and_commit=True)
         return f"wrong {outcome}, then a commit: {problem}" if problem else f"ok {outcome}"
@@ -353,7 +356,7 @@ class Bench:
         outcome = "no error"
         arming.arm(n)
         try:
-            with dh.open(self.path) as heap:
+            with dh.open(self.path, keep=KEEP) as heap:
                 arming.disarm()
                 if state_of(heap) != self.state:
                     return "wrong: no error, but another state"

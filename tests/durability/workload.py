@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from announcing import announced, mark
-from heap_state import state_of
+from heap_state import content_of, state_of, tags_of
 
 import dirtyheap as dh
 from dirtyheap import precopy
 
+KEEP = 3  # commits; tags besides
 LARGE_BYTES = 5 << 19  # more than half of an extent: a rewrite becomes a base file
 _ANY_CALL = 0b11111  # writes, syncs, opens, names, truncations
 
 
 def open_announced(path: Path) -> dh.Heap:
-    heap = dh.open(path)
+    heap = dh.open(path, keep=KEEP)
     mark(f"found {state_of(heap)}")
     return heap
 
@@ -146,11 +147,47 @@ def dying_fold(heap: dh.Heap, rng: random.Random) -> None:
     fold(heap)
 
 
+def historic_life(heap: dh.Heap, rng: random.Random) -> None:
+    """Tags, their loss, what is pruned by it, and old states made current again."""
+    name = f"kept {heap.last_commit_id}"
+    tag(heap, name)
+    kept = content_of(heap)
+    for _ in range(5):
+        change_some(heap, rng)
+        commit(heap)
+    rewrite_large(heap, rng)
+    commit(heap)
+    tag(heap, "moving")
+    fold(heap)
+    restore(heap, name, kept)
+    change_some(heap, rng)
+    commit(heap)
+    tag(heap, "moving")
+    untag(heap, name)
+    fold(heap)
+
+
+def tag(heap: dh.Heap, name: str) -> None:
+    tags = tags_of(heap) | {name: heap.last_commit_id}
+    announced(heap, lambda: heap.tag(name), commits=False, tags=tags)
+
+
+def untag(heap: dh.Heap, name: str) -> None:
+    tags = {key: commit for key, commit in tags_of(heap).items() if key != name}
+    announced(heap, lambda: heap.untag(name), commits=False, tags=tags)
+
+
+def restore(heap: dh.Heap, name: str, content: dict[Any, Any]) -> None:
+    announced(heap, lambda: heap.restore(name), commits=True, content=content)
+
+
 LIVES: dict[str, Callable[[dh.Heap, random.Random], None]] = {
     "first": first_life,
     "steady": steady_life,
     "shrinking": shrinking_life,
     "staged": staged_life,
+    "historic": historic_life,
+    "dying-historic": historic_life,
     "dying-commit": dying_commit,
     "dying-fold": dying_fold,
 }
@@ -159,7 +196,9 @@ LIVES: dict[str, Callable[[dh.Heap, random.Random], None]] = {
 STORY = [
     ["first"], ["dying-commit", "2"], ["dying-commit", "6"], ["steady"], ["dying-commit", "9"],
     ["dying-fold", "5"], ["dying-fold", "9"], ["dying-fold", "13"], ["dying-fold", "17"],
-    ["staged", "3"], ["staged", "5"], ["staged", "9"], ["staged"], ["shrinking"], ["steady"],
+    ["historic"], ["dying-historic", "10"], ["dying-historic", "50"], ["dying-historic", "75"],
+    ["staged", "3"], ["staged", "5"], ["staged", "9"], ["staged"], ["shrinking"], ["historic"],
+    ["steady"],
 ]  # fmt: skip
 
 
