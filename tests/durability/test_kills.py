@@ -29,9 +29,12 @@ CORE_POINTS = {
     "alloc.cell": [],  # stores, not verbs
     "arena.reserve": ["commit", "open"],
     "commit.encode": ["commit", "large-commit"],
+    "extent.map": ["open", "restore"],
+    "extent.view": ["open", "fold", "large-commit"],
     "extent.write": ["large-commit", "fold"],
-    "watch.arm": ["open"],
+    "watch.arm": ["fold", "restore"],
     "watch.merge": ["commit"],
+    "watch.remapped": [],  # live memory moved to new files: not reached by these verbs yet
     "watch.scan": ["commit"],
 }
 

@@ -47,6 +47,7 @@ FILE_CALLS = ["write", "sync", "open", "name", "truncate"]
 _TRIAL_TIMEOUT_S = 60
 _NEVER = 1 << 40
 _TEXT_MAX = 1000
+_ORPHAN_NAME = "00000000.0000000000000001.00000000"  # what a commit that was killed leaves behind
 _PACKAGE = str(Path(dh.__file__).parent)
 
 
@@ -213,6 +214,7 @@ class Bench:
         shutil.rmtree(self.path, ignore_errors=True)
         if not self.scenario.is_new:
             shutil.copytree(self.template, self.path)
+            (self.path / "base" / _ORPHAN_NAME).touch()
         return self.promise(self.state)
 
     def promise(self, *states: str) -> Promise:
