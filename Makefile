@@ -59,6 +59,7 @@ bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick 
 	$(PY) benchmarks/bench_records.py $(ARGS)
 	$(PY) benchmarks/bench_commit.py $(ARGS)
 	$(PY) benchmarks/bench_memory.py $(ARGS)
+	$(PY) benchmarks/bench_open.py $(ARGS)
 	$(PY) benchmarks/bench_pages.py $(ARGS)
 	$(PY) benchmarks/bench_history.py $(ARGS)
 

@@ -100,7 +100,7 @@ def open(
 
     Cost: follows the number of base files (one for 4 MiB) and deltas, not what is in them: pages
     are read, and checked where a delta changes them, when they are first used. The first store
-    pays for what opening left out: some 15 ms per GiB, and 5 us per page with deltas.
+    pays for what opening left out: tens of milliseconds per GiB, and 10 us per page with deltas.
 
     >>> import dirtyheap as dh, tempfile, os
     >>> path = os.path.join(tempfile.mkdtemp(), "inventory")
