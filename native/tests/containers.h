@@ -20,7 +20,7 @@ static inline dh_heap *containers_heap(uint64_t capacity_bytes)
     return heap;
 }
 
-static inline uint64_t containers_allocated(const dh_heap *heap)
+static inline uint64_t containers_allocated(dh_heap *heap)
 {
     dh_heap_stats stats;
     dh_heap_stats_read(heap, &stats);
