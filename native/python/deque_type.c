@@ -126,10 +126,10 @@ static PyObject *deque_append(PyObject *self, PyObject *value) { return deque_pu
 PyDoc_STRVAR(appendleft_doc, "appendleft($self, value, /)\n--\n\n"
                              "Add a value at the left end. O(1); writes at most five pages.\n\n"
                              "A full deque loses its rightmost value.\n\n"
-">>> queue = heap.deque([2])\n"
-">>> queue.appendleft(1)\n"
-">>> queue\n"
-"deque([1, 2])");
+                             ">>> queue = heap.deque([2])\n"
+                             ">>> queue.appendleft(1)\n"
+                             ">>> queue\n"
+                             "deque([1, 2])");
 static PyObject *deque_appendleft(PyObject *self, PyObject *value)
 {
     return deque_put(self, value, 1);
@@ -138,10 +138,10 @@ static PyObject *deque_appendleft(PyObject *self, PyObject *value)
 PyDoc_STRVAR(extend_doc, "extend($self, iterable, /)\n--\n\n"
                          "Add all values of an iterable at the right end. O(values).\n\n"
                          "All or nothing: the iterable is read to its end first.\n\n"
-">>> queue = heap.deque([1])\n"
-">>> queue.extend([2, 3])\n"
-">>> queue\n"
-"deque([1, 2, 3])");
+                         ">>> queue = heap.deque([1])\n"
+                         ">>> queue.extend([2, 3])\n"
+                         ">>> queue\n"
+                         "deque([1, 2, 3])");
 static PyObject *deque_extend(PyObject *self, PyObject *iterable)
 {
     if (dhp_deque_extend((dhp_proxy *)self, iterable, 0) < 0)
@@ -153,10 +153,10 @@ PyDoc_STRVAR(extendleft_doc,
              "extendleft($self, iterable, /)\n--\n\n"
              "Add all values of an iterable at the left end, the last one leftmost. O(values).\n\n"
              "All or nothing: the iterable is read to its end first.\n\n"
-">>> queue = heap.deque([1])\n"
-">>> queue.extendleft([2, 3])\n"
-">>> queue\n"
-"deque([3, 2, 1])");
+             ">>> queue = heap.deque([1])\n"
+             ">>> queue.extendleft([2, 3])\n"
+             ">>> queue\n"
+             "deque([3, 2, 1])");
 static PyObject *deque_extendleft(PyObject *self, PyObject *iterable)
 {
     if (dhp_deque_extend((dhp_proxy *)self, iterable, 1) < 0)
@@ -167,8 +167,8 @@ static PyObject *deque_extendleft(PyObject *self, PyObject *iterable)
 PyDoc_STRVAR(pop_doc, "pop($self, /)\n--\n\n"
                       "Remove and return the rightmost value. O(1).\n\n"
                       "Raises IndexError when the deque is empty.\n\n"
-">>> heap.deque([1, 2]).pop()\n"
-"2");
+                      ">>> heap.deque([1, 2]).pop()\n"
+                      "2");
 static PyObject *deque_pop(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -178,8 +178,8 @@ static PyObject *deque_pop(PyObject *self, PyObject *ignored)
 PyDoc_STRVAR(popleft_doc, "popleft($self, /)\n--\n\n"
                           "Remove and return the leftmost value. O(1).\n\n"
                           "Raises IndexError when the deque is empty.\n\n"
-">>> heap.deque([1, 2]).popleft()\n"
-"1");
+                          ">>> heap.deque([1, 2]).popleft()\n"
+                          "1");
 static PyObject *deque_popleft(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -191,10 +191,10 @@ static PyObject *deque_popleft(PyObject *self, PyObject *ignored)
 PyDoc_STRVAR(insert_doc, "insert($self, index, value, /)\n--\n\n"
                          "Put a value before index. O(log len).\n\n"
                          "Raises IndexError when the deque is full.\n\n"
-">>> queue = heap.deque([1, 3])\n"
-">>> queue.insert(1, 2)\n"
-">>> queue\n"
-"deque([1, 2, 3])");
+                         ">>> queue = heap.deque([1, 3])\n"
+                         ">>> queue.insert(1, 2)\n"
+                         ">>> queue\n"
+                         "deque([1, 2, 3])");
 static PyObject *deque_insert(PyObject *obj, PyObject *args)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -222,10 +222,10 @@ PyDoc_STRVAR(rotate_doc, "rotate($self, n=1, /)\n--\n\n"
                          "Move n values from the right end to the left; negative: the other way "
                          "round.\n\n"
                          "O(min(n, len - n)).\n\n"
-">>> queue = heap.deque([1, 2, 3])\n"
-">>> queue.rotate()\n"
-">>> queue\n"
-"deque([3, 1, 2])");
+                         ">>> queue = heap.deque([1, 2, 3])\n"
+                         ">>> queue.rotate()\n"
+                         ">>> queue\n"
+                         "deque([3, 1, 2])");
 static PyObject *deque_rotate(PyObject *obj, PyObject *args)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -251,10 +251,10 @@ static PyObject *deque_done(dhp_proxy *self, int rc)
 }
 
 PyDoc_STRVAR(reverse_doc, "reverse($self, /)\n--\n\nReverse in place. O(len).\n\n"
-">>> queue = heap.deque([1, 2])\n"
-">>> queue.reverse()\n"
-">>> queue\n"
-"deque([2, 1])");
+                          ">>> queue = heap.deque([1, 2])\n"
+                          ">>> queue.reverse()\n"
+                          ">>> queue\n"
+                          "deque([2, 1])");
 static PyObject *deque_reverse(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -264,10 +264,10 @@ static PyObject *deque_reverse(PyObject *obj, PyObject *ignored)
 }
 
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything; maxlen stays. O(len).\n\n"
-">>> queue = heap.deque([1], maxlen=5)\n"
-">>> queue.clear()\n"
-">>> queue\n"
-"deque([], maxlen=5)");
+                        ">>> queue = heap.deque([1], maxlen=5)\n"
+                        ">>> queue.clear()\n"
+                        ">>> queue\n"
+                        "deque([], maxlen=5)");
 static PyObject *deque_clear(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -390,8 +390,8 @@ static PyObject *deque_inplace_repeat(PyObject *obj, Py_ssize_t times)
 PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\n"
                        "Return a collections.deque with the same values and maxlen; containers in "
                        "it are the heap's own. O(len).\n\n"
-">>> heap.deque([1, 2]).copy()\n"
-"deque([1, 2])");
+                       ">>> heap.deque([1, 2]).copy()\n"
+                       "deque([1, 2])");
 static PyObject *deque_copy_method(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -439,8 +439,8 @@ static PyObject *deque_iter_slot(PyObject *self)
 }
 
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe values, rightmost first.\n\n"
-">>> list(reversed(heap.deque([1, 2])))\n"
-"[2, 1]");
+                           ">>> list(reversed(heap.deque([1, 2])))\n"
+                           "[2, 1]");
 static PyObject *deque_reversed(PyObject *self, PyObject *ignored)
 {
     (void)ignored;

@@ -208,9 +208,9 @@ PyDoc_STRVAR(pop_doc, "pop($self, key, default=<unrepresentable>, /)\n--\n\n"
                       "Absent: default, or KeyError without one. A container that comes back stays "
                       "usable while Python\n"
                       "holds it.\n\n"
-">>> stock = heap.dict({'m4': 40})\n"
-">>> stock.pop('m4'), stock.pop('m5', 0)\n"
-"(40, 0)");
+                      ">>> stock = heap.dict({'m4': 40})\n"
+                      ">>> stock.pop('m4'), stock.pop('m5', 0)\n"
+                      "(40, 0)");
 static PyObject *dict_pop(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     PyObject *value = NULL;
@@ -273,10 +273,10 @@ static PyObject *dict_setdefault(PyObject *obj, PyObject *const *args, Py_ssize_
 }
 
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).\n\n"
-">>> stock = heap.dict({'m4': 40})\n"
-">>> stock.clear()\n"
-">>> len(stock)\n"
-"0");
+                        ">>> stock = heap.dict({'m4': 40})\n"
+                        ">>> stock.clear()\n"
+                        ">>> len(stock)\n"
+                        "0");
 static PyObject *dict_clear(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -303,8 +303,8 @@ static PyObject *dict_copy_method(PyObject *self, PyObject *ignored)
 }
 
 PyDoc_STRVAR(keys_doc, "keys($self, /)\n--\n\nA set-like view of the keys.\n\n"
-">>> heap.dict({'m4': 40, 'm5': 3}).keys() & {'m5', 'm6'}\n"
-"{'m5'}");
+                       ">>> heap.dict({'m4': 40, 'm5': 3}).keys() & {'m5', 'm6'}\n"
+                       "{'m5'}");
 static PyObject *dict_keys(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -312,8 +312,8 @@ static PyObject *dict_keys(PyObject *self, PyObject *ignored)
 }
 
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\nA view of the values.\n\n"
-">>> sum(heap.dict({'m4': 40, 'm5': 3}).values())\n"
-"43");
+                         ">>> sum(heap.dict({'m4': 40, 'm5': 3}).values())\n"
+                         "43");
 static PyObject *dict_values(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -321,8 +321,8 @@ static PyObject *dict_values(PyObject *self, PyObject *ignored)
 }
 
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\nA set-like view of the (key, value) pairs.\n\n"
-">>> list(heap.dict({'m4': 40}).items())\n"
-"[('m4', 40)]");
+                        ">>> list(heap.dict({'m4': 40}).items())\n"
+                        "[('m4', 40)]");
 static PyObject *dict_items(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -335,8 +335,8 @@ static PyObject *dict_iter(PyObject *self)
 }
 
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe keys, newest first.\n\n"
-">>> list(reversed(heap.dict({'a': 1, 'b': 2})))\n"
-"['b', 'a']");
+                           ">>> list(reversed(heap.dict({'a': 1, 'b': 2})))\n"
+                           "['b', 'a']");
 static PyObject *dict_reversed(PyObject *self, PyObject *ignored)
 {
     (void)ignored;

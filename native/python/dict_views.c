@@ -191,8 +191,8 @@ PyObject *dhp_setview_xor(PyObject *left, PyObject *right)
 PyDoc_STRVAR(isdisjoint_doc,
              "isdisjoint($self, other, /)\n--\n\n"
              "True when the view and the iterable have no element in common. O(len(other)).\n\n"
-">>> heap.dict({'m4': 40}).keys().isdisjoint({'m5'})\n"
-"True");
+             ">>> heap.dict({'m4': 40}).keys().isdisjoint({'m5'})\n"
+             "True");
 PyObject *dhp_setview_isdisjoint(PyObject *self, PyObject *other)
 {
     PyObject *item, *iter = PyObject_GetIter(other);

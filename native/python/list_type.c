@@ -93,10 +93,10 @@ PyDoc_STRVAR(
     "Add all values of an iterable at the end. O(values).\n\n"
     "All or nothing: the iterable is read to its end first, and when one of its values cannot be\n"
     "stored, or the capacity is reached, the list stays as it was.\n\n"
-">>> numbers = heap.list([1])\n"
-">>> numbers.extend(range(2, 5))\n"
-">>> numbers\n"
-"[1, 2, 3, 4]");
+    ">>> numbers = heap.list([1])\n"
+    ">>> numbers.extend(range(2, 5))\n"
+    ">>> numbers\n"
+    "[1, 2, 3, 4]");
 static PyObject *list_extend_method(PyObject *self, PyObject *iterable)
 {
     if (dhp_list_extend((dhp_proxy *)self, iterable) < 0)
@@ -106,10 +106,10 @@ static PyObject *list_extend_method(PyObject *self, PyObject *iterable)
 
 PyDoc_STRVAR(insert_doc, "insert($self, index, value, /)\n--\n\n"
                          "Put a value before index. O(log len); writes a handful of pages.\n\n"
-">>> numbers = heap.list([1, 3])\n"
-">>> numbers.insert(1, 2)\n"
-">>> numbers\n"
-"[1, 2, 3]");
+                         ">>> numbers = heap.list([1, 3])\n"
+                         ">>> numbers.insert(1, 2)\n"
+                         ">>> numbers\n"
+                         "[1, 2, 3]");
 static PyObject *list_insert(PyObject *obj, PyObject *args)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -208,9 +208,9 @@ PyDoc_STRVAR(pop_doc,
              "pop($self, index=-1, /)\n--\n\n"
              "Remove and return the value at index. O(log len); writes a handful of pages.\n\n"
              "Raises IndexError when the list is empty or index is out of range.\n\n"
-">>> numbers = heap.list([1, 2, 3])\n"
-">>> numbers.pop(), numbers.pop(0)\n"
-"(3, 1)");
+             ">>> numbers = heap.list([1, 2, 3])\n"
+             ">>> numbers.pop(), numbers.pop(0)\n"
+             "(3, 1)");
 static PyObject *list_pop(PyObject *obj, PyObject *args)
 {
     Py_ssize_t index = -1;
@@ -228,10 +228,10 @@ static PyObject *list_done(dhp_proxy *self, int rc)
 }
 
 PyDoc_STRVAR(reverse_doc, "reverse($self, /)\n--\n\nReverse in place. O(len).\n\n"
-">>> numbers = heap.list([1, 2, 3])\n"
-">>> numbers.reverse()\n"
-">>> numbers\n"
-"[3, 2, 1]");
+                          ">>> numbers = heap.list([1, 2, 3])\n"
+                          ">>> numbers.reverse()\n"
+                          ">>> numbers\n"
+                          "[3, 2, 1]");
 static PyObject *list_reverse(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -241,10 +241,10 @@ static PyObject *list_reverse(PyObject *obj, PyObject *ignored)
 }
 
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).\n\n"
-">>> numbers = heap.list([1, 2])\n"
-">>> numbers.clear()\n"
-">>> numbers\n"
-"[]");
+                        ">>> numbers = heap.list([1, 2])\n"
+                        ">>> numbers.clear()\n"
+                        ">>> numbers\n"
+                        "[]");
 static PyObject *list_clear(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -278,8 +278,8 @@ static PyObject *list_repr(PyObject *self)
 static PyObject *list_iter_slot(PyObject *self) { return dhp_list_iter_new((dhp_proxy *)self, 0); }
 
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe values, last first.\n\n"
-">>> list(reversed(heap.list([1, 2])))\n"
-"[2, 1]");
+                           ">>> list(reversed(heap.list([1, 2])))\n"
+                           "[2, 1]");
 static PyObject *list_reversed(PyObject *self, PyObject *ignored)
 {
     (void)ignored;

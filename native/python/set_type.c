@@ -126,10 +126,10 @@ static int set_remove_element(dhp_proxy *self, PyObject *element)
 
 PyDoc_STRVAR(discard_doc, "discard($self, element, /)\n--\n\n"
                           "Remove an element if it is there. O(1).\n\n"
-">>> tags = heap.set({'new'})\n"
-">>> tags.discard('old')\n"
-">>> tags\n"
-"{'new'}");
+                          ">>> tags = heap.set({'new'})\n"
+                          ">>> tags.discard('old')\n"
+                          ">>> tags\n"
+                          "{'new'}");
 static PyObject *set_discard(PyObject *self, PyObject *element)
 {
     if (set_remove_element((dhp_proxy *)self, element) < 0)
@@ -140,10 +140,10 @@ static PyObject *set_discard(PyObject *self, PyObject *element)
 PyDoc_STRVAR(remove_doc, "remove($self, element, /)\n--\n\n"
                          "Remove an element. O(1).\n\n"
                          "Raises KeyError when it is not there.\n\n"
-">>> tags = heap.set({'new', 'old'})\n"
-">>> tags.remove('old')\n"
-">>> tags\n"
-"{'new'}");
+                         ">>> tags = heap.set({'new', 'old'})\n"
+                         ">>> tags.remove('old')\n"
+                         ">>> tags\n"
+                         "{'new'}");
 static PyObject *set_remove(PyObject *self, PyObject *element)
 {
     int rc = set_remove_element((dhp_proxy *)self, element);
@@ -212,9 +212,9 @@ static int pop_once(dhp_proxy *self, PyObject **element_out)
 PyDoc_STRVAR(pop_doc, "pop($self, /)\n--\n\n"
                       "Remove and return the newest element. O(1).\n\n"
                       "Raises KeyError when the set is empty.\n\n"
-">>> tags = heap.set(['first', 'second'])\n"
-">>> tags.pop()\n"
-"'second'");
+                      ">>> tags = heap.set(['first', 'second'])\n"
+                      ">>> tags.pop()\n"
+                      "'second'");
 static PyObject *set_pop(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -245,10 +245,10 @@ Py_ssize_t dhp_set_length(PyObject *obj)
 static PyObject *set_iter(PyObject *self) { return dhp_set_iter_new((dhp_proxy *)self); }
 
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).\n\n"
-">>> tags = heap.set({'new'})\n"
-">>> tags.clear()\n"
-">>> len(tags)\n"
-"0");
+                        ">>> tags = heap.set({'new'})\n"
+                        ">>> tags.clear()\n"
+                        ">>> len(tags)\n"
+                        "0");
 static PyObject *set_clear(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -265,8 +265,8 @@ static PyObject *set_clear(PyObject *obj, PyObject *ignored)
 }
 
 PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\nReturn a plain set of the elements. O(len).\n\n"
-">>> heap.set({'new'}).copy()\n"
-"{'new'}");
+                       ">>> heap.set({'new'}).copy()\n"
+                       "{'new'}");
 static PyObject *set_copy_method(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -310,10 +310,10 @@ static PyObject *set_update(PyObject *self, PyObject *const *others, Py_ssize_t 
 
 PyDoc_STRVAR(intersection_update_doc, "intersection_update($self, /, *others)\n--\n\n"
                                       "Remove what one of the iterables does not have.\n\n"
-">>> even = heap.set(range(0, 10, 2))\n"
-">>> even.intersection_update(range(5))\n"
-">>> even\n"
-"{0, 2, 4}");
+                                      ">>> even = heap.set(range(0, 10, 2))\n"
+                                      ">>> even.intersection_update(range(5))\n"
+                                      ">>> even\n"
+                                      "{0, 2, 4}");
 static PyObject *set_intersection_update(PyObject *self, PyObject *const *others, Py_ssize_t count)
 {
     return none_or_error(dhp_set_keep((dhp_proxy *)self, others, count));
@@ -321,10 +321,10 @@ static PyObject *set_intersection_update(PyObject *self, PyObject *const *others
 
 PyDoc_STRVAR(difference_update_doc, "difference_update($self, /, *others)\n--\n\n"
                                     "Remove what one of the iterables has.\n\n"
-">>> even = heap.set(range(0, 10, 2))\n"
-">>> even.difference_update(range(5))\n"
-">>> even\n"
-"{6, 8}");
+                                    ">>> even = heap.set(range(0, 10, 2))\n"
+                                    ">>> even.difference_update(range(5))\n"
+                                    ">>> even\n"
+                                    "{6, 8}");
 static PyObject *set_difference_update(PyObject *self, PyObject *const *others, Py_ssize_t count)
 {
     return none_or_error(dhp_set_take_out((dhp_proxy *)self, others, count));
@@ -333,10 +333,10 @@ static PyObject *set_difference_update(PyObject *self, PyObject *const *others, 
 PyDoc_STRVAR(symmetric_difference_update_doc,
              "symmetric_difference_update($self, other, /)\n--\n\n"
              "Remove what both have, add what only the iterable has.\n\n"
-">>> some = heap.set([1, 2])\n"
-">>> some.symmetric_difference_update([2, 3])\n"
-">>> some\n"
-"{1, 3}");
+             ">>> some = heap.set([1, 2])\n"
+             ">>> some.symmetric_difference_update([2, 3])\n"
+             ">>> some\n"
+             "{1, 3}");
 static PyObject *set_symmetric_difference_update(PyObject *self, PyObject *other)
 {
     return none_or_error(dhp_set_toggle((dhp_proxy *)self, other));
@@ -379,33 +379,35 @@ static PyObject *set_ixor(PyObject *self, PyObject *other)
 
 PyDoc_STRVAR(union_doc, "union($self, /, *others)\n--\n\n"
                         "Return a plain set of the elements of this set and of all iterables.\n\n"
-">>> sorted(heap.set([1, 2]).union([3], [4]))\n"
-"[1, 2, 3, 4]");
-PyDoc_STRVAR(intersection_doc, "intersection($self, /, *others)\n--\n\n"
-                               "Return a plain set of the elements that all iterables have, too.\n\n"
-">>> heap.set([1, 2, 3]).intersection([2, 3], [3, 4])\n"
-"{3}");
-PyDoc_STRVAR(difference_doc, "difference($self, /, *others)\n--\n\n"
-                             "Return a plain set of the elements that none of the iterables has.\n\n"
-">>> heap.set([1, 2, 3]).difference([1], [2])\n"
-"{3}");
+                        ">>> sorted(heap.set([1, 2]).union([3], [4]))\n"
+                        "[1, 2, 3, 4]");
+PyDoc_STRVAR(intersection_doc,
+             "intersection($self, /, *others)\n--\n\n"
+             "Return a plain set of the elements that all iterables have, too.\n\n"
+             ">>> heap.set([1, 2, 3]).intersection([2, 3], [3, 4])\n"
+             "{3}");
+PyDoc_STRVAR(difference_doc,
+             "difference($self, /, *others)\n--\n\n"
+             "Return a plain set of the elements that none of the iterables has.\n\n"
+             ">>> heap.set([1, 2, 3]).difference([1], [2])\n"
+             "{3}");
 PyDoc_STRVAR(symmetric_difference_doc,
              "symmetric_difference($self, other, /)\n--\n\n"
              "Return a plain set of what is either in this set or in the iterable.\n\n"
-">>> sorted(heap.set([1, 2]).symmetric_difference([2, 3]))\n"
-"[1, 3]");
+             ">>> sorted(heap.set([1, 2]).symmetric_difference([2, 3]))\n"
+             "[1, 3]");
 PyDoc_STRVAR(isdisjoint_doc, "isdisjoint($self, other, /)\n--\n\n"
                              "True when the set and the iterable have no element in common.\n\n"
-">>> heap.set([1, 2]).isdisjoint([3])\n"
-"True");
+                             ">>> heap.set([1, 2]).isdisjoint([3])\n"
+                             "True");
 PyDoc_STRVAR(issubset_doc, "issubset($self, other, /)\n--\n\n"
                            "True when the iterable has every element of this set.\n\n"
-">>> heap.set([1, 2]).issubset(range(5))\n"
-"True");
+                           ">>> heap.set([1, 2]).issubset(range(5))\n"
+                           "True");
 PyDoc_STRVAR(issuperset_doc, "issuperset($self, other, /)\n--\n\n"
                              "True when this set has every element of the iterable.\n\n"
-">>> heap.set(range(5)).issuperset([1, 2])\n"
-"True");
+                             ">>> heap.set(range(5)).issuperset([1, 2])\n"
+                             "True");
 PyDoc_STRVAR(class_getitem_doc, "__class_getitem__($cls, item, /)\n--\n\n"
                                 "Set[str] in annotations; no effect at run time.");
 

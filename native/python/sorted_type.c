@@ -226,9 +226,9 @@ Py_ssize_t dhp_sorted_length(PyObject *obj)
 
 PyDoc_STRVAR(get_doc, "get($self, key, default=None, /)\n--\n\n"
                       "Return the value of key, or default when there is none. O(log len).\n\n"
-">>> prices = heap.sorted_dict({2: 'b', 1: 'a'})\n"
-">>> prices.get(3, 'none')\n"
-"'none'");
+                      ">>> prices = heap.sorted_dict({2: 'b', 1: 'a'})\n"
+                      ">>> prices.get(3, 'none')\n"
+                      "'none'");
 static PyObject *sorted_get(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     int found;
@@ -243,9 +243,9 @@ static PyObject *sorted_get(PyObject *obj, PyObject *const *args, Py_ssize_t nar
 PyDoc_STRVAR(pop_doc, "pop($self, key, default=<unrepresentable>)\n--\n\n"
                       "Remove key and return its value. O(log len).\n\n"
                       "Absent: default, or KeyError without one.\n\n"
-">>> prices = heap.sorted_dict({2: 'b', 1: 'a'})\n"
-">>> prices.pop(1)\n"
-"'a'");
+                      ">>> prices = heap.sorted_dict({2: 'b', 1: 'a'})\n"
+                      ">>> prices.pop(1)\n"
+                      "'a'");
 static PyObject *sorted_pop(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"key", "default", NULL};
@@ -293,9 +293,9 @@ PyDoc_STRVAR(setdefault_doc,
              "Return the value of key; when there is none, store default first. O(log len).\n\n"
              "A plain container given as default is copied in, and the heap's container is "
              "returned.\n\n"
-">>> prices = heap.sorted_dict({2: 'b'})\n"
-">>> prices.setdefault(1, 'a')\n"
-"'a'");
+             ">>> prices = heap.sorted_dict({2: 'b'})\n"
+             ">>> prices.setdefault(1, 'a')\n"
+             "'a'");
 static PyObject *sorted_setdefault(PyObject *obj, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"key", "default", NULL};
@@ -308,10 +308,10 @@ static PyObject *sorted_setdefault(PyObject *obj, PyObject *args, PyObject *kwar
 }
 
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nRemove everything. O(len).\n\n"
-">>> prices = heap.sorted_dict({2: 'b'})\n"
-">>> prices.clear()\n"
-">>> len(prices)\n"
-"0");
+                        ">>> prices = heap.sorted_dict({2: 'b'})\n"
+                        ">>> prices.clear()\n"
+                        ">>> len(prices)\n"
+                        "0");
 static PyObject *sorted_clear(PyObject *obj, PyObject *ignored)
 {
     dhp_proxy *self = (dhp_proxy *)obj;
@@ -330,8 +330,8 @@ static PyObject *sorted_clear(PyObject *obj, PyObject *ignored)
 PyDoc_STRVAR(copy_doc, "copy($self, /)\n--\n\n"
                        "Return a plain dict with the same entries, in the order of the keys; "
                        "containers in it are the\nheap's own. O(len).\n\n"
-">>> heap.sorted_dict({2: 'b', 1: 'a'}).copy()\n"
-"{1: 'a', 2: 'b'}");
+                       ">>> heap.sorted_dict({2: 'b', 1: 'a'}).copy()\n"
+                       "{1: 'a', 2: 'b'}");
 static PyObject *sorted_copy(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -341,9 +341,9 @@ static PyObject *sorted_copy(PyObject *self, PyObject *ignored)
 PyDoc_STRVAR(keys_doc,
              "keys($self, /)\n--\n\n"
              "A view of the keys: set-like, and a sequence (indexes, slices, index, count).\n\n"
-">>> keys = heap.sorted_dict({2: 'b', 1: 'a'}).keys()\n"
-">>> keys[0], list(keys[-1:])\n"
-"(1, [2])");
+             ">>> keys = heap.sorted_dict({2: 'b', 1: 'a'}).keys()\n"
+             ">>> keys[0], list(keys[-1:])\n"
+             "(1, [2])");
 static PyObject *sorted_keys(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -352,8 +352,8 @@ static PyObject *sorted_keys(PyObject *self, PyObject *ignored)
 
 PyDoc_STRVAR(values_doc, "values($self, /)\n--\n\n"
                          "A view of the values in the order of their keys; a sequence.\n\n"
-">>> heap.sorted_dict({2: 'b', 1: 'a'}).values()[0]\n"
-"'a'");
+                         ">>> heap.sorted_dict({2: 'b', 1: 'a'}).values()[0]\n"
+                         "'a'");
 static PyObject *sorted_values(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -362,8 +362,8 @@ static PyObject *sorted_values(PyObject *self, PyObject *ignored)
 
 PyDoc_STRVAR(items_doc, "items($self, /)\n--\n\n"
                         "A view of the (key, value) pairs: set-like, and a sequence.\n\n"
-">>> list(heap.sorted_dict({2: 'b', 1: 'a'}).items())\n"
-"[(1, 'a'), (2, 'b')]");
+                        ">>> list(heap.sorted_dict({2: 'b', 1: 'a'}).items())\n"
+                        "[(1, 'a'), (2, 'b')]");
 static PyObject *sorted_items(PyObject *self, PyObject *ignored)
 {
     (void)ignored;
@@ -376,8 +376,8 @@ static PyObject *sorted_iter(PyObject *self)
 }
 
 PyDoc_STRVAR(reversed_doc, "__reversed__($self, /)\n--\n\nThe keys, largest first.\n\n"
-">>> list(reversed(heap.sorted_dict({2: 'b', 1: 'a'})))\n"
-"[2, 1]");
+                           ">>> list(reversed(heap.sorted_dict({2: 'b', 1: 'a'})))\n"
+                           "[2, 1]");
 static PyObject *sorted_reversed(PyObject *self, PyObject *ignored)
 {
     (void)ignored;

@@ -141,8 +141,8 @@ static int view_find(sorted_view *self, PyObject *value, Py_ssize_t start, Py_ss
 PyDoc_STRVAR(index_doc, "index($self, value, start=0, stop=sys.maxsize, /)\n--\n\n"
                         "Return the position of value, or raise ValueError. O(log len) among keys "
                         "and items, O(len) among\nvalues.\n\n"
-">>> heap.sorted_dict({2: 'b', 1: 'a'}).keys().index(2)\n"
-"1");
+                        ">>> heap.sorted_dict({2: 'b', 1: 'a'}).keys().index(2)\n"
+                        "1");
 static PyObject *view_index(PyObject *obj, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_ssize_t start, stop, length;
@@ -164,8 +164,8 @@ static PyObject *view_index(PyObject *obj, PyObject *const *args, Py_ssize_t nar
 }
 
 PyDoc_STRVAR(count_doc, "count($self, value, /)\n--\n\nReturn how often value is there.\n\n"
-">>> heap.sorted_dict({2: 'b', 1: 'b'}).values().count('b')\n"
-"2");
+                        ">>> heap.sorted_dict({2: 'b', 1: 'b'}).values().count('b')\n"
+                        "2");
 static PyObject *view_count(PyObject *obj, PyObject *value)
 {
     uint64_t at;
@@ -209,8 +209,8 @@ static PyObject *setview_richcompare(PyObject *obj, PyObject *other, int op)
 PyDoc_STRVAR(isdisjoint_doc,
              "isdisjoint($self, other, /)\n--\n\n"
              "True when the view and the iterable have no element in common. O(len(other)).\n\n"
-">>> heap.sorted_dict({2: 'b'}).keys().isdisjoint([1])\n"
-"True");
+             ">>> heap.sorted_dict({2: 'b'}).keys().isdisjoint([1])\n"
+             "True");
 
 static PyMethodDef setview_methods[] = {
     {"__reversed__", view_reversed, METH_NOARGS, view_reversed_doc},
