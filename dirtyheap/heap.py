@@ -20,18 +20,13 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NoReturn, SupportsIndex
 
 from . import _native, retention
 from ._ffi import ffi, lib
 from .committer import Committer
 from .contents import Contents
-from .errors import (
-    HeapClosedError,
-    HeapError,
-    HeapPoisonedError,
-    ReadOnlyError,
-)
+from .errors import HeapClosedError, HeapError, HeapPoisonedError, ReadOnlyError
 from .folder import Folder
 from .guard import exclusive
 from .history import History, commit_argument
@@ -276,6 +271,13 @@ class Heap(Contents, History, Looking):
             return "<dirtyheap.Heap, closed>"
         return f"<dirtyheap.Heap {str(self._store.directory)!r}, commit {self.last_commit_id}>"
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Neither pickled nor copied: a second object would close the store under the first."""
+        raise TypeError(
+            "a Heap cannot be pickled or copied: backup() copies its files, dirtyheap.to_python() "
+            "its contents"
+        )
+
     def close(self) -> None:
         """Close without committing. Containers raise HeapClosedError from now on; views of
         buffers stay valid memory, saved nowhere, until the last one is released (ResourceWarning).
@@ -428,7 +430,10 @@ class Heap(Contents, History, Looking):
         store, and memory that holds only what is in base files now back to the page cache (except
         that of exported buffers and arrays). Other threads go on reading and storing meanwhile,
         but for a short stop per extent; their commits wait. Runs by itself after a commit when
-        there are many deltas.
+        there are many deltas. Commits that ``keep`` does not ask for go with it.
+
+        Raises:
+            CommitError: it could not be written (disk full, I/O error); nothing has changed.
         """
         return self._folder.fold(self._writable_store())
 

@@ -13,7 +13,7 @@ Which blocks were undone the compiled core remembers (block_type.c): it may not 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from ._ffi import check, ffi, lib
 from .errors import HeapError
@@ -70,6 +70,10 @@ class Savepoint:
                 self.rollback()
         finally:
             self.release()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Neither pickled nor copied: the pages that it holds are freed once."""
+        raise TypeError("a Savepoint cannot be pickled or copied: take another with savepoint()")
 
     def __repr__(self) -> str:
         return (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import sys
 import threading
 import time
@@ -19,6 +21,23 @@ from helpers import Stop, change, contents, fault, fill, plain, require_tracker,
 import dirtyheap as dh
 
 pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_heap_and_its_savepoints_are_not_copied(
+    heap: dh.Heap, how: Callable[[Any], object]
+) -> None:
+    heap.root["n"] = 1
+    savepoint = heap.savepoint()
+    with pytest.raises(TypeError, match="a Heap cannot be pickled or copied: backup"):
+        how(heap)
+    with pytest.raises(TypeError, match="a Savepoint cannot be pickled or copied: take another"):
+        how(savepoint)
+    gc.collect()  # a copy would close the heap here
+    heap.root["n"] = 2
+    savepoint.rollback()
+    assert heap.root["n"] == 1
+    assert heap.commit().id == 1
 
 
 # --- open ----------------------------------------------------------------------------------------
