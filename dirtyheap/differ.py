@@ -415,7 +415,7 @@ class _Texts(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         """Of one value."""
         if isinstance(x, _native.Record):
-            return f"<{type(x).__name__}>"
+            return f"<{_native.record_name(x)}>"  # as stored: its class may be unknown here
         if isinstance(x, _native.Container):
             return f"<{type(x).__name__} of {len(x)}>"  # type: ignore[arg-type]
         if _is_array(x):

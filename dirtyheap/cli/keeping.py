@@ -10,8 +10,6 @@ from .. import backup as backups
 from .. import heap as heaps
 from .. import upgrade as upgrades
 from .. import verifier
-
-# VER from .. import verifier
 from ..results import VerifyReport
 from .arguments import add_command, keep
 from .exit_codes import FOUND, OK

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import Command
+from commands import Command, run
 
 import dirtyheap as dh
 
@@ -195,6 +195,18 @@ def test_diff(command: Command, shop: Path) -> None:
         ],
         "more": 0,
     }
+
+
+def test_diff_names_records_whose_class_nobody_here_defines(tmp_path: Path) -> None:
+    @dh.record(name="diff.Guest")
+    class Guest:
+        name: str
+
+    with dh.open(tmp_path / "h", keep=2) as heap:
+        heap.commit("empty")
+        heap.root["guest"] = heap.new(Guest, "Ada")
+        heap.commit()
+    assert "added root['guest']: <diff.Guest>\n" in run("diff", tmp_path / "h", "1").stdout
 
 
 def test_diff_with_the_newest_and_with_tags(command: Command, shop: Path) -> None:
