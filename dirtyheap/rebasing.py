@@ -47,8 +47,8 @@ def write_base_files(
         store.drop_base(files)
         if isinstance(error, OSError):
             raise CommitError(
-                f"a base file could not be written: {error}. Nothing is lost: the changes are "
-                "still in memory and in the next commit"
+                f"a base file could not be written: {error}. Nothing is lost: the heap is as it "
+                "was, uncommitted changes included; try again when that is mended"
             ) from error
         raise
     return files
