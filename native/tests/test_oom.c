@@ -168,13 +168,16 @@ static int step_open(void)
 
 static int step_change(void)
 {
+    int rc = dh_store_begin(heap); /* whoever stores passes the gate: lazy.h, L2 */
+    if (rc != 0)
+        return rc;
     for (int i = 0; i < 40; i++) {
         uint64_t k = check_random_below(KEYS_MAX);
         int64_t value = (int64_t)(1 + check_random_below(1000));
         bool was_new;
         dh_key key;
         dh_key_from_int(heap, (int64_t)k, &key);
-        int rc = dh_dict_set(heap, heap->root, &key, dh_int((int64_t)k), dh_int(value), &was_new);
+        rc = dh_dict_set(heap, heap->root, &key, dh_int((int64_t)k), dh_int(value), &was_new);
         if (rc != 0)
             return rc;
         values[k] = value;
@@ -213,8 +216,11 @@ static int make_large(void)
 
 static int step_change_large(void)
 {
+    int rc = dh_store_begin(heap);
+    if (rc != 0)
+        return rc;
     if (large_data() == NULL) {
-        int rc = make_large();
+        rc = make_large();
         if (rc != 0)
             return rc;
     }
