@@ -392,17 +392,27 @@ static void keep_pages(dh_heap *heap, const dh_bits *written, dh_pgno first, uin
     }
 }
 
-/* Back to memory of our own, with what the image says: a failed mapping left a hole. */
-static void restore_from_image(dh_heap *heap, dh_pgno first, uint32_t pages)
+static bool is_mapped(uint8_t *memory, uint32_t pages)
+{
+    unsigned char residency[DH_EXTENT_PAGES];
+    return mincore(memory, pages * (size_t)DH_PAGE_BYTES, residency) == 0;
+}
+
+/* After a failed mapping: memory with what the image says. One that left a hole gave back the
+ * mapping that memory of our own needs; one that was refused for want of mappings left the old
+ * memory, which is as good, but gives the bytes of some file when it is dropped. Returns how many
+ * pages may. */
+static uint32_t restore_from_image(dh_heap *heap, dh_pgno first, uint32_t pages)
 {
     uint8_t scratch[DH_PAGE_BYTES];
-    int rc = map_nothing(dh_arena_page(&heap->arena, first), pages);
+    bool is_own = map_nothing(dh_arena_page(&heap->arena, first), pages) == 0;
 
-    DH_ASSERT(rc == 0); /* the hole gave back the mapping that this one needs */
+    DH_ASSERT(is_own || is_mapped(dh_arena_page(&heap->arena, first), pages));
     for (uint32_t i = 0; i < pages; i++)
         memcpy(dh_arena_page(&heap->arena, first + i), dh_image_read(heap, first + i, scratch),
                DH_PAGE_BYTES);
     dh_bits_set_run(&heap->private_pages, first, pages);
+    return is_own ? 0 : pages;
 }
 
 /* What the arena shows now: [0, pages_count) the file, [pages_count, was) zeros. */
@@ -416,8 +426,7 @@ static int remap(dh_heap *heap, dh_extent *extent, dh_pgno first, int fd)
     if (rc == 0 && was > pages)
         rc = map_nothing(memory + pages * (size_t)DH_PAGE_BYTES, was - pages);
     if (rc != 0) {
-        restore_from_image(heap, first, reach);
-        extent->shown_pages = 0;
+        extent->shown_pages = restore_from_image(heap, first, reach);
     } else {
         for (uint64_t p = first; p < (uint64_t)first + reach; p++)
             dh_bits_clear(&heap->private_pages, p);
