@@ -116,9 +116,7 @@ typedef struct {
 int dh_heap_open(const dh_options *options, dh_heap **heap_out);
 /* Stop tracking and free everything except what exported buffers still need. Handles go stale. */
 void dh_heap_close(dh_heap *heap);
-/* Nonzero after dh_heap_close or in a forked child. */
-int dh_heap_is_closed(const dh_heap *heap);
-int dh_heap_is_forked(const dh_heap *heap);
+/* The sentence behind the last call on this heap that failed. */
 const char *dh_heap_error_text(const dh_heap *heap);
 /* The sentence behind the last failed dh_heap_open of this thread. */
 const char *dh_heap_open_error(void);

@@ -154,8 +154,6 @@ void dh_heap_close(dh_heap *heap)
 }
 
 void dh_heap_set_world(dh_heap *heap, const dh_world *world) { heap->world = *world; }
-int dh_heap_is_closed(const dh_heap *heap) { return heap->phase == DH_CLOSED || heap->is_forked; }
-int dh_heap_is_forked(const dh_heap *heap) { return heap->is_forked != 0; }
 const char *dh_heap_tracker_reason(const dh_heap *heap) { return heap->tracker_reason; }
 
 int dh_fork_guard_fd(dh_heap *heap, int fd)
