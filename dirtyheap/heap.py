@@ -63,8 +63,8 @@ def open(
         path: the directory; made when it does not exist (its parent must).
         create: False: FileNotFoundError instead of a new heap.
         read_only: True: a snapshot. It shows one commit and never another; every change raises
-            ReadOnlyError. It takes no lock, creates and writes nothing, and may be opened beside
-            the writer, in its process or another, and from a directory that cannot be written to.
+            ReadOnlyError. It takes no lock of the writer's, and may be opened beside it, in its
+            process or another; by a user who may not write the files, while nobody else does.
         at: which commit a snapshot shows: its id, its tag, or what :meth:`Heap.history` gave for
             it. None: the newest.
         capacity: bytes of address space to reserve, the most the heap can grow to while it is
@@ -77,7 +77,7 @@ def open(
             heap's author chose: only for heaps that you trust. False: reading one is a HeapError.
         keep: which commits can be opened later, tagged ones aside: an int for the last n, a
             timedelta for those younger than it and the last one. What is older goes with the next
-            fold, or when its base files are replaced, for good.
+            fold or change of a tag, or when its base files are replaced, for good.
         preload: True: read all of the heap into memory now, and check every page. For those who
             will touch everything: page by page later it takes several times as long.
         memory_limit: bytes of memory of its own that the heap should not take more of: pages
@@ -90,7 +90,7 @@ def open(
         HeapLockedError: another process (or this one) has it open for writing.
         KeyError: there is no tag ``at``.
         HeapCorruptError: it is damaged; nothing was changed.
-        HeapError: the path is not a heap, or of a newer format.
+        HeapError: no heap is there, or one of another format; commit ``at`` is not kept.
         TrackerError: the tracker asked for does not work here.
 
     Cost: follows the number of base files (one for 4 MiB) and deltas, not what is in them: pages

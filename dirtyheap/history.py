@@ -103,8 +103,8 @@ class History(Guarded):
     def tag(self, name: str, commit: int | str | Commit | None = None) -> Commit:
         """Give a commit a name, which keeps it until :meth:`untag`; returns the commit.
 
-        A tag that is there already moves. What a kept commit costs is the base files that were
-        replaced since, at most once the heap, and its deltas.
+        A tag that is there already moves, as if by :meth:`untag`. What a kept commit costs is the
+        base files that were replaced since, at most once the heap, and its deltas.
 
         Args:
             name: printable text of at most 200 characters (500 bytes in UTF-8), not a number.
@@ -140,7 +140,8 @@ class History(Guarded):
 
     @exclusive("untag()")
     def untag(self, name: str) -> None:
-        """Forget a name. A commit that nothing else keeps is gone then, and its space comes back.
+        """Forget a name. Commits that neither ``keep`` nor another tag asks for are gone then, and
+        their space comes back.
 
         Raises:
             KeyError: there is no such tag.
@@ -158,8 +159,9 @@ class History(Guarded):
         """Make the state of a kept commit the present one, and commit it as a new commit, whose
         note says which. What is uncommitted is gone, as after :meth:`rollback`.
 
-        Containers that were in that state are valid objects, with the contents they had then;
-        others raise StaleObjectError. Nothing of the history is lost: the commits between stay
+        Containers that were in that state stay valid objects, with the contents they had then;
+        others raise StaleObjectError from then on, even if a later restore brings them back: read
+        those again from the root. Nothing of the history is lost: the commits between stay
         as long as they are kept.
 
         Args:

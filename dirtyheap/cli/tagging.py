@@ -41,8 +41,8 @@ def add_commands(commands: Any) -> None:
         "remove",
         _remove,
         "remove a name",
-        "Remove a tag. The commit goes with it unless it is kept for another reason. The heap must "
-        "not be open for writing.",
+        "Remove a tag. The commit goes with it, for good, unless something else keeps it. The "
+        "heap must not be open for writing.",
     )
     remove.add_argument("name", metavar="NAME", help="the tag")
 
