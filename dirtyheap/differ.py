@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _KEYED: Final = (_native.Dict, _native.SortedDict)
 _ORDERED: Final = (_native.List, _native.Deque)
 _TEXT_CHARACTERS_MAX: Final = 100
+_DECIMAL_INT_BITS: Final = 2000  # Python's limit can be set to 640 digits, not lower
 _RANGES_MAX: Final = 100  # of one buffer's bytes; what lies between more is told as one
 _BLOCK_BYTES: Final = 4096
 # Forms of steps.
@@ -421,6 +422,13 @@ class _Texts(reprlib.Repr):
         if _is_array(x):
             return f"<ndarray of {x.dtype}, shape {x.shape}>"
         return super().repr1(x, level)
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Of an int: hexadecimal where Python may refuse to write decimal digits."""
+        if x.bit_length() <= _DECIMAL_INT_BITS:
+            return super().repr_int(x, level)
+        digits, half = hex(x), self.maxlong // 2
+        return f"{digits[:half]}...{digits[-half:]}"
 
 
 _texts = _Texts()

@@ -562,6 +562,13 @@ def test_long_values_are_cut(heap: dh.Heap) -> None:
     assert len(line) < 300
     (line,) = changes(heap, lambda root: root.update({"y" * 5000: 1}))
     assert len(line) < 300
+    # More digits than Python writes: as a value, in a tuple, as a key.
+    (line,) = changes(heap, lambda root: root.update(n=-(1 << 40_000)))
+    assert line.startswith("added root['n']: -0x1000") and len(line) < 300
+    (line,) = changes(heap, lambda root: root.update(n=(1 << 40_000, 2)))
+    assert line.endswith("000, 2)") and len(line) < 300
+    (line,) = changes(heap, lambda root: root.update({1 << 40_000: 1}))
+    assert line.startswith("added root[0x1000") and len(line) < 300
 
 
 def test_diff_counts_pages_and_bytes(heap: dh.Heap) -> None:
