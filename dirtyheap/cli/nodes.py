@@ -79,8 +79,12 @@ class Walk:
         if type(value).__module__ == "numpy":
             return self._array(value)
         if isinstance(value, Unknown):
-            return {"type": "unknown", "name": value.name, "data": self._cut(repr(value.data))}
-        return {"type": type(value).__name__, "text": self._cut(str(value))}
+            return {
+                "type": "unknown",
+                "name": value.name,
+                "data": self._cut(_written(repr, value.data)),
+            }
+        return {"type": type(value).__name__, "text": self._cut(_written(str, value))}
 
     # --- containers
 
@@ -217,11 +221,21 @@ class _Unreadable:
     node: Node
 
 
+def _written(how: Callable[[Any], str], value: Any) -> str:
+    """A value as text; some hold ints of more digits than Python writes."""
+    try:
+        return how(value)
+    except ValueError:
+        return f"<{type(value).__name__} with too many digits>"
+
+
 def _is_plain(key: Any) -> bool:
     """Whether a path can name it."""
     if isinstance(key, tuple):
         return all(map(_is_plain, key))
-    return key is None or type(key) in (bool, int, float, str, bytes)
+    if type(key) is int:
+        return key.bit_length() <= _DECIMAL_INT_BITS
+    return key is None or type(key) in (bool, float, str, bytes)
 
 
 def _array_item(item: Any) -> Any:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -227,6 +228,20 @@ def test_depth_beyond_any_stack(command: Command, tmp_path: Path) -> None:
         del inner
     for options in ([], ["--json"]):
         assert len(command.ok("dump", path, "--depth", "all", *options)) > 200
+
+
+def test_more_digits_than_python_writes(command: Command, tmp_path: Path) -> None:
+    huge = 1 << 40_000
+    with dh.open(tmp_path / "h") as heap:
+        heap.root[huge] = {"a": range(huge), "b": Fraction(1, huge)}
+        heap.root[(huge,)] = [huge]
+        heap.commit()
+    (first, inner), (_, second) = command.json("dump", tmp_path / "h")["value"]["items"]
+    assert first["type"] == "int" and first["text"].startswith("0x1000")
+    texts = [node["text"] for _, node in inner["items"]]
+    assert texts == ["<range with too many digits>", "<Fraction with too many digits>"]
+    assert second["items"][0]["text"].startswith("0x1000")
+    assert "<range with too many digits>" in command.ok("dump", tmp_path / "h")
 
 
 def test_parts(command: Command, rich: Path, shop: Path) -> None:
