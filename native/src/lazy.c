@@ -107,6 +107,16 @@ static int apply_page(dh_heap *heap, dh_pgno pgno)
     return dh_backlog_apply(heap, slot, dh_arena_page(&heap->arena, pgno));
 }
 
+/* A run that crosses pages of the table is told of by each of them. */
+static int admit_table_range(dh_heap *heap, uint64_t first, uint64_t end)
+{
+    int rc = 0;
+    for (uint64_t p = first; rc == 0 && p < end;
+         p = (dh_table_page_of((dh_pgno)p) + 1ull) * DH_TABLE_ENTRIES_PER_PAGE)
+        rc = admit_table_page(heap, dh_table_page_of((dh_pgno)p));
+    return rc;
+}
+
 int dhi_lazy_admit(dh_heap *heap, uint64_t pgno)
 {
     dh_table_entry entry;
@@ -122,6 +132,7 @@ int dhi_lazy_admit(dh_heap *heap, uint64_t pgno)
         return 0; /* nothing begins there */
     if (entry.kind < DH_KIND_CELLS && entry.kind != DH_KIND_RESERVED)
         pages = entry.value[0]; /* validated */
+    rc = admit_table_range(heap, pgno + 1, pgno + pages);
     for (uint64_t i = 0; rc == 0 && i < pages && heap->lazy->backlog.pages_count > 0; i++)
         rc = apply_page(heap, (dh_pgno)(pgno + i));
     for (uint64_t i = pages; rc == 0 && i > 0; i--) { /* the first at the end: L1 */

@@ -314,6 +314,9 @@ static void a_damaged_table_stops_stores_and_not_readers(void)
         if (rc == 0) {
             for (uint64_t p = 0; p < state.hwm_pages; p++)
                 (void)dh_cell_bytes(heap, p << DH_PAGE_SHIFT);
+            for (uint64_t p = 0; p < state.hwm_pages; p++) /* nothing from an unchecked page */
+                CHECK(heap->alloc.kind[p] == DH_KIND_FREE ||
+                      dh_bits_test(&heap->lazy->table_ready, dh_table_page_of((dh_pgno)p)));
             rc = dh_store_begin(heap);
             CHECK(rc == 0 || rc == DH_E_CORRUPT);
             refused += rc != 0;
