@@ -15,6 +15,7 @@ import fcntl
 import os
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -52,7 +53,12 @@ class Environment:
         # Held around write transactions, so that a child sees whether the fork fell into one.
         # A lock, because its `with` has no Python code that an interrupt could leave out.
         self.writing = threading.Lock()
-        self.leases: set[object] = set()
+        # Weak: a use that an interrupt cut off before it could end by itself ends with its frame.
+        self.leases: weakref.WeakSet[object] = weakref.WeakSet()
+
+
+class _Lease:
+    """One use of an environment that ends with the call."""
 
 
 class _Registry:
@@ -60,14 +66,18 @@ class _Registry:
 
     def __init__(self) -> None:
         self.environments: dict[_Key, Environment] = {}
-        self.changed = threading.Condition()
+        self.renew()
 
     def renew(self) -> None:
-        """In a forked child: the lock's owner may not exist here."""
-        self.changed = threading.Condition()
+        """At the beginning, and in a forked child, where the lock's owner may not exist."""
+        # Taken by itself and never through the condition, whose `with` is Python code: an interrupt
+        # could leave its end out, and every other thread waiting for ever.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
 
     def find(self, key: _Key) -> Environment | None:
         """The environment of a data file, if this process has one open. Under the lock."""
+        self._sweep()
         found = self.environments.get(key)
         if found is None or found.pid == os.getpid():
             return found
@@ -82,13 +92,19 @@ class _Registry:
 
     def release(self, environment: Environment, lease: object) -> None:
         """The end of one use; harmless when done before."""
-        with self.changed:
+        with self.lock:
             environment.leases.discard(lease)
             if not environment.leases:
                 environment.env.close()
-                if self.environments.get(environment.key) is environment:
-                    del self.environments[environment.key]
+            self._sweep()
             self.changed.notify_all()
+
+    def _sweep(self) -> None:
+        """Close and forget what nobody uses any more."""
+        for key, environment in list(self.environments.items()):
+            if environment.pid == os.getpid() and not environment.leases:
+                environment.env.close()
+                del self.environments[key]
 
 
 _registry = _Registry()
@@ -100,7 +116,7 @@ class WriterLease:
 
     def __init__(self, directory: Path) -> None:
         registry = _registry
-        with registry.changed:
+        with registry.lock:
             # Snapshots are being opened: until they are.
             if not registry.changed.wait_for(lambda: _is_free(directory), _WAIT_S_MAX):
                 raise HeapLockedError(
@@ -118,7 +134,7 @@ class WriterLease:
 
     def publish(self, databases: Any, meta: dict[str, Any]) -> None:
         """The databases are open: others may borrow."""
-        with _registry.changed:
+        with _registry.lock:
             self.environment.meta = meta
             self.environment.databases = databases
             _registry.changed.notify_all()
@@ -137,7 +153,7 @@ def borrow(directory: Path, prepare: Prepare) -> Iterator[Environment]:
         FileNotFoundError: there is no heap.
         HeapError: it cannot be read beside a writer from here; the message says what to do.
     """
-    lease = object()
+    lease = _Lease()
     shared = _share(directory, lease)
     if shared is not None:
         try:
@@ -159,7 +175,7 @@ def _share(
 ) -> Environment | None:
     """Use the environment that is there, or the one that ``make`` makes."""
     registry = _registry
-    with registry.changed:
+    with registry.lock:
         if not registry.changed.wait_for(lambda: _is_ready(directory), _WAIT_S_MAX):
             raise HeapLockedError(f"{directory} is being opened in this process: try again")
         shared = _find(directory)

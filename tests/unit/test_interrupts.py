@@ -11,6 +11,7 @@ import gc
 import itertools
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,38 @@ def test_interrupts_by_a_timer_lose_nothing(path: Path) -> None:
     heap.close()
     print(f"{hit} interrupts fell into a commit")
     assert hit >= 5
+
+
+def test_an_interrupt_anywhere_in_opening_a_snapshot_lets_others_in(path: Path) -> None:
+    """Other threads, because the interrupted one passes a lock that it has left locked; and a
+    writer, who waits for the end of what only looked to be under way."""
+    with dh.open(path) as heap:
+        fill(heap)
+        heap.commit()
+    stride = 3
+    for number in itertools.count(seeded().randrange(1, stride + 1), stride):
+        interrupt = InterruptAt(number)
+        try:
+            with interrupt, dh.open(path, read_only=True):
+                pass
+        except KeyboardInterrupt:
+            pass
+        else:
+            if not interrupt.where:
+                break
+        assert opens_in_a_thread(path), f"place {number}, {interrupt.where}"
+    assert number > 100
+
+
+def opens_in_a_thread(path: Path) -> bool:
+    opened = []
+
+    def open_both() -> None:
+        for read_only in (True, False):
+            dh.open(path, read_only=read_only).close()
+        opened.append(True)
+
+    thread = threading.Thread(target=open_both, daemon=True)
+    thread.start()
+    thread.join(30)
+    return bool(opened)
