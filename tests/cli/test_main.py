@@ -224,9 +224,10 @@ def test_a_closed_stdout(shop: Path) -> None:
 def test_an_interrupt(shop: Path, tmp_path: Path) -> None:
     # Where it waits is a pipe of ours: the interrupt cannot come too early or too late.
     script = """
-import os, sys
+import os, signal, sys
 from dirtyheap.cli import main
 from dirtyheap.cli.nodes import Walk
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in background
 def wait(*_):
     print("waiting", flush=True)
     sys.stdin.read()

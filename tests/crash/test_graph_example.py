@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,20 +106,21 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(tmp_path: Path) -> N
     undisturbed = plain_graph(example)
     path = tmp_path / "heap"
     seen = {0}
-    acknowledged = 0
-    for _ in range(KILLS):
+    acknowledged = kills = 0
+    while kills < KILLS or len(seen) <= 2:  # on a slow machine some lives end before their kill
         code, said = live(path, rng.uniform(0, 0.4))
+        acknowledged = check(path, example, undisturbed, max(acknowledged, said))
         if code == 0:
-            break
+            shutil.rmtree(path)
+            undisturbed, acknowledged = plain_graph(example), 0
+            continue
         assert code == -signal.SIGKILL
-        acknowledged = max(acknowledged, said)
-        acknowledged = check(path, example, undisturbed, acknowledged)
+        kills += 1
         seen.add(acknowledged)
     code, said = live(path, None)
     assert code == 0
     visits = check(path, example, undisturbed, max(acknowledged, said))
     assert not undisturbed.frontier and visits == len(undisturbed.modules) > 200
-    assert len(seen) > 2, "no kill came between two commits"
     with dh.open(path) as heap:
         way = example.Graph(heap).chain("http.server", "enum")
         assert way[0] == "http.server" and way[-1] == "enum"
