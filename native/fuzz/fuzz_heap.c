@@ -60,7 +60,8 @@ static void use(dh_heap *heap)
     else
         fuzz_met.unsound++;
     read_root(heap);
-    CHECK_EQ(dh_collect(heap, &stats), 0);
+    int rc = dh_collect(heap, &stats); /* refused only where a page of the table is unusable */
+    CHECK(rc == 0 || (rc == DH_E_CORRUPT && problems > 0));
     CHECK_EQ(dh_check(heap, &cells, &problems), 0);
 }
 
