@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../native/src/arena.h"
 #include "../native/src/pagemap.h"
 
 #define BARE_VEC_LEN 16384u
@@ -100,10 +101,12 @@ typedef struct {
 static void ours_open(ours *o, uint64_t pages_count)
 {
     char why[512] = "";
+    dh_range range;
 
     check(dh_arena_init(&o->arena, pages_count << DH_PAGE_SHIFT), "dh_arena_init");
-    if (dh_watch_open(&o->arena, DH_TRACKER_AUTO, NULL, &o->watch, why, sizeof(why)) != 0 ||
-        dh_watch_tracker(o->watch) == DH_TRACKER_COMPARE) {
+    range = dh_arena_range(&o->arena);
+    if (dh_watch_open(&range, DH_TRACKER_AUTO, NULL, &o->watch, why, sizeof(why)) != 0 ||
+        dh_watch_tracker(o->watch) == DH_TRACKER_SHADOW) {
         fprintf(stderr, "scan_compare: no kernel tracker here: %s\n", why);
         exit(2);
     }

@@ -45,7 +45,8 @@ enum {
     DH_TRACKER_UFFD = 1,
     DH_TRACKER_UFFD_DEV = 2,
     DH_TRACKER_COMPARE = 3,
-    DH_TRACKER_SCRIPT = 4
+    DH_TRACKER_SCRIPT = 4,
+    DH_TRACKER_SHADOW = 5 /* for write watches only: see watch_shadow.c */
 };
 
 /* What the caller wants of a new heap object; bytes of address space, not of memory. */

@@ -6,7 +6,7 @@
 #ifndef DH_ARENA_H
 #define DH_ARENA_H
 
-#include "base.h"
+#include "range.h"
 
 typedef struct {
     uint8_t *base;
@@ -24,6 +24,12 @@ void dh_arena_finish(dh_arena *arena);
 static inline uint8_t *dh_arena_page(const dh_arena *arena, dh_pgno pgno)
 {
     return arena->base + ((uint64_t)pgno << DH_PAGE_SHIFT);
+}
+
+/* All of it, handed out or not. */
+static inline dh_range dh_arena_range(const dh_arena *arena)
+{
+    return (dh_range){.base = arena->base, .pages_count = arena->capacity_pages};
 }
 
 #endif

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "forkguard.h"
 #include "watch.h"
 
@@ -154,13 +155,15 @@ static int probe_tracker(const dh_tracker *tracker, char *text, size_t text_size
 {
     probe p = {.tracker = tracker, .text = text, .text_size = text_size};
     int rc = dh_arena_init(&p.arena, (uint64_t)PROBE_PAGES * DH_PAGE_BYTES);
+    dh_range range;
 
     if (rc != 0) {
         snprintf(text, text_size, "no memory to try the tracker on: %s", dh_error_name(rc));
         return rc;
     }
+    range = dh_arena_range(&p.arena);
     dh_fork_guard_hold(); /* a child must not inherit what is open here */
-    rc = tracker->open(&p.arena, NULL, &p.state, text, text_size);
+    rc = tracker->open(&range, NULL, &p.state, text, text_size);
     if (rc == 0) {
         rc = probe_track(&p);
         tracker->close(p.state);
@@ -198,6 +201,7 @@ int dh_probe(int tracker, char *text_out, size_t text_size)
     case DH_TRACKER_UFFD_DEV:
         return probe_tracker(&dh_tracker_uffd_dev, text_out, text_size);
     case DH_TRACKER_COMPARE:
+    case DH_TRACKER_SHADOW:
     case DH_TRACKER_SCRIPT:
         return 0; /* ask nothing of the kernel */
     default:

@@ -24,7 +24,7 @@ static void watch_fork_child(void *context)
 }
 
 /* Take this tracker if it does here what it must; otherwise say why not. */
-static int watch_try(dh_watch *watch, const dh_arena *arena, const dh_tracker *tracker,
+static int watch_try(dh_watch *watch, const dh_range *range, const dh_tracker *tracker,
                      const void *argument, char *why_out, size_t why_size)
 {
     void *state;
@@ -33,7 +33,7 @@ static int watch_try(dh_watch *watch, const dh_arena *arena, const dh_tracker *t
     if (rc != 0)
         return rc;
     dh_fork_guard_hold();
-    rc = tracker->open(arena, argument, &state, why_out, why_size);
+    rc = tracker->open(range, argument, &state, why_out, why_size);
     if (rc == 0) {
         watch->tracker = tracker;
         watch->state = state;
@@ -45,18 +45,19 @@ static int watch_try(dh_watch *watch, const dh_arena *arena, const dh_tracker *t
 }
 
 /* The first that works; the reason names those that did not. */
-static int watch_choose_first(dh_watch *watch, const dh_arena *arena,
+static int watch_choose_first(dh_watch *watch, const dh_range *range,
                               const dh_compare_source *compare)
 {
-    static const dh_tracker *const trackers[] = {&dh_tracker_uffd, &dh_tracker_uffd_dev,
-                                                 &dh_tracker_compare};
+    const dh_tracker *const trackers[] = {&dh_tracker_uffd, &dh_tracker_uffd_dev,
+                                          compare != NULL ? &dh_tracker_compare
+                                                          : &dh_tracker_shadow};
     size_t used_bytes = 0;
 
     for (size_t i = 0; i < sizeof(trackers) / sizeof(trackers[0]); i++) {
         char why[256] = "";
         int written;
 
-        if (watch_try(watch, arena, trackers[i], compare, why, sizeof(why)) == 0)
+        if (watch_try(watch, range, trackers[i], compare, why, sizeof(why)) == 0)
             return 0;
         written = snprintf(watch->reason + used_bytes, sizeof(watch->reason) - used_bytes,
                            "%s%s: %s", i == 0 ? "" : "; ", trackers[i]->name, why);
@@ -76,6 +77,8 @@ static const dh_tracker *watch_tracker_named(int tracker)
         return &dh_tracker_uffd_dev;
     case DH_TRACKER_COMPARE:
         return &dh_tracker_compare;
+    case DH_TRACKER_SHADOW:
+        return &dh_tracker_shadow;
     case DH_TRACKER_SCRIPT:
         return &dh_tracker_script;
     default:
@@ -83,22 +86,22 @@ static const dh_tracker *watch_tracker_named(int tracker)
     }
 }
 
-static int watch_choose(dh_watch *watch, const dh_arena *arena, int tracker,
+static int watch_choose(dh_watch *watch, const dh_range *range, int tracker,
                         const dh_compare_source *compare)
 {
     const dh_tracker *named = watch_tracker_named(tracker);
 
     if (tracker == DH_TRACKER_AUTO)
-        return watch_choose_first(watch, arena, compare);
+        return watch_choose_first(watch, range, compare);
     if (named == NULL) {
         snprintf(watch->reason, sizeof(watch->reason), "there is no tracker number %d", tracker);
         return DH_E_TRACKER;
     }
-    int rc = watch_try(watch, arena, named, compare, watch->reason, sizeof(watch->reason));
+    int rc = watch_try(watch, range, named, compare, watch->reason, sizeof(watch->reason));
     return rc == 0 || rc == ENOMEM ? rc : DH_E_TRACKER; /* no memory says nothing of a tracker */
 }
 
-int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+int dh_watch_open_idle(const dh_range *range, int tracker, const dh_compare_source *compare,
                        dh_watch **watch_out, char *why_out, size_t why_size)
 {
     dh_watch *watch = calloc(1, sizeof(*watch));
@@ -106,7 +109,7 @@ int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_sour
 
     if (watch == NULL)
         return ENOMEM;
-    watch->capacity_pages = arena->capacity_pages;
+    watch->capacity_pages = range->pages_count;
     watch->owner = getpid();
     rc = pthread_mutex_init(&watch->lock, NULL);
     if (rc != 0)
@@ -114,7 +117,7 @@ int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_sour
     rc = dh_fork_guard_open(watch_fork_child, watch, &watch->guard);
     if (rc != 0)
         goto fail_lock;
-    rc = watch_choose(watch, arena, tracker, compare);
+    rc = watch_choose(watch, range, tracker, compare);
     if (why_out != NULL && why_size > 0)
         snprintf(why_out, why_size, "%s", watch->reason);
     if (rc != 0)
@@ -132,11 +135,11 @@ fail_watch:
     return rc;
 }
 
-int dh_watch_open(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+int dh_watch_open(const dh_range *range, int tracker, const dh_compare_source *compare,
                   dh_watch **watch_out, char *why_out, size_t why_size)
 {
     dh_watch *watch;
-    int rc = dh_watch_open_idle(arena, tracker, compare, &watch, why_out, why_size);
+    int rc = dh_watch_open_idle(range, tracker, compare, &watch, why_out, why_size);
 
     if (rc == 0)
         rc = dh_watch_begin(watch);

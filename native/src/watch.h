@@ -12,8 +12,8 @@
 #ifndef DH_WATCH_H
 #define DH_WATCH_H
 
-#include "arena.h"
 #include "bits.h"
+#include "range.h"
 
 #define DH_CURSORS_MAX 8
 
@@ -31,8 +31,8 @@ typedef enum {
 typedef struct {
     int id; /* DH_TRACKER_* */
     const char *name;
-    /* Prepare to track [base, base + capacity); on failure why_out says what the user can do. */
-    int (*open)(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
+    /* Prepare to track the range; on failure why_out says what the user can do. */
+    int (*open)(const dh_range *range, const void *argument, void **state_out, char *why_out,
                 size_t why_size);
     void (*close)(void *state);
     /* Begin. Until then memory may be mapped anew, and nothing may be asked. NULL: nothing to do. */
@@ -43,7 +43,7 @@ typedef struct {
                 dh_watch_report report, void *context);
     /* Forget everything written so far in [0, pages_count): they start clean. */
     int (*arm)(void *state, uint64_t pages_count);
-    /* The whole arena page range [first, first+count) was replaced by fresh anonymous memory. */
+    /* The whole page range [first, first+count) was replaced by fresh anonymous memory. */
     int (*renew)(void *state, dh_pgno first, uint64_t count);
     /* The page range shows other memory with the same bytes: go on tracking it, as not written. NULL:
      * nothing to do. */
@@ -55,6 +55,7 @@ typedef struct {
 extern const dh_tracker dh_tracker_uffd;     /* watch_uffd.c, syscall                       */
 extern const dh_tracker dh_tracker_uffd_dev; /* watch_uffd.c, device node                   */
 extern const dh_tracker dh_tracker_compare;  /* watch_compare.c; argument: dh_compare_source */
+extern const dh_tracker dh_tracker_shadow; /* watch_shadow.c, a copy of the memory         */
 extern const dh_tracker dh_tracker_script;   /* watch_script.c; the test says what was written */
 
 /* What the compare tracker compares with; copied when the watch opens. same() is true when the page
@@ -65,12 +66,12 @@ typedef struct {
 } dh_compare_source;
 
 /* Opens the tracker asked for, or for AUTO the first that works: uffd by syscall, by device node,
- * compare. reason_out (may be NULL) receives why a better one was passed over. */
-int dh_watch_open(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+ * then compare, or shadow where there is nothing to compare with (NULL). why_out (may be NULL) receives why a better one was passed over. */
+int dh_watch_open(const dh_range *range, int tracker, const dh_compare_source *compare,
                   dh_watch **watch_out, char *why_out, size_t why_size);
 /* The same, and nothing is tracked before dh_watch_begin: what may fail for want of a tracker fails
  * here. */
-int dh_watch_open_idle(const dh_arena *arena, int tracker, const dh_compare_source *compare,
+int dh_watch_open_idle(const dh_range *range, int tracker, const dh_compare_source *compare,
                        dh_watch **watch_out, char *why_out, size_t why_size);
 int dh_watch_begin(dh_watch *watch);
 void dh_watch_close(dh_watch *watch);
@@ -102,7 +103,7 @@ void dh_watch_put_back_part(dh_watch *watch, int cursor, const dh_bits *from, ui
 uint64_t dh_watch_count(dh_watch *watch, int cursor, uint64_t limit);
 /* OR the cursor's pages into *into and keep them. */
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
-/* The memory now in the arena is the committed one: start clean, all cursors empty. */
+/* The memory now in the range is the committed one: start clean, all cursors empty. */
 int dh_watch_arm(dh_watch *watch, uint64_t pages_count);
 int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count);
 /* See the tracker's remapped. After a failure the pages count as written. */

@@ -27,7 +27,7 @@ typedef struct {
     uint64_t count;
 } compare_run;
 
-static int compare_open(const dh_arena *arena, const void *argument, void **state_out,
+static int compare_open(const dh_range *range, const void *argument, void **state_out,
                         char *why_out, size_t why_size)
 {
     compare_watch *compare;
@@ -39,13 +39,13 @@ static int compare_open(const dh_arena *arena, const void *argument, void **stat
     compare = calloc(1, sizeof(*compare));
     if (compare == NULL)
         return ENOMEM;
-    rc = dh_bits_init(&compare->reported, arena->capacity_pages);
+    rc = dh_bits_init(&compare->reported, range->pages_count);
     if (rc != 0) {
         free(compare);
         return rc;
     }
     compare->source = *(const dh_compare_source *)argument;
-    compare->capacity_pages = arena->capacity_pages;
+    compare->capacity_pages = range->pages_count;
     *state_out = compare;
     return 0;
 }

@@ -10,7 +10,7 @@ typedef struct {
     dh_bits written;
 } script_watch;
 
-static int script_open(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
+static int script_open(const dh_range *range, const void *argument, void **state_out, char *why_out,
                        size_t why_size)
 {
     script_watch *script = calloc(1, sizeof(*script));
@@ -19,7 +19,7 @@ static int script_open(const dh_arena *arena, const void *argument, void **state
     (void)argument, (void)why_out, (void)why_size;
     if (script == NULL)
         return ENOMEM;
-    rc = dh_bits_init(&script->written, arena->capacity_pages);
+    rc = dh_bits_init(&script->written, range->pages_count);
     if (rc != 0) {
         free(script);
         return rc;

@@ -15,13 +15,13 @@ struct dh_watch {
     uint64_t sig;
     const dh_tracker *tracker; /* set with state                                     */
     void *state;               /* the tracker's; NULL until it is open               */
-    uint64_t capacity_pages;   /* of the arena                                       */
+    uint64_t capacity_pages;   /* of the range                                       */
     pid_t owner;               /* the process that opened it                         */
     volatile int is_forked;    /* set in a child, which must not wait for the lock   */
     pthread_mutex_t lock;      /* guards the tracker's scan and all cursors          */
     dh_bits cursors[DH_CURSORS_MAX];
     bool is_open[DH_CURSORS_MAX];
-    bool is_torn; /* a piece of the arena lost its tracking: begin again */
+    bool is_torn; /* a piece of the range lost its tracking: begin again */
     dh_fork_guard *guard;
     char reason[512];
 };

@@ -124,7 +124,7 @@ static int uffd_open_pagemap(dhi_pagemap *pagemap, char *why_out, size_t why_siz
 }
 
 /* Everything after the descriptor, which the new state owns on success. */
-static int uffd_begin(const dh_arena *arena, int uffd, void **state_out, char *why_out,
+static int uffd_begin(const dh_range *range, int uffd, void **state_out, char *why_out,
                       size_t why_size)
 {
     uffd_watch *watch = calloc(1, sizeof(*watch));
@@ -138,8 +138,8 @@ static int uffd_begin(const dh_arena *arena, int uffd, void **state_out, char *w
     rc = uffd_open_pagemap(&watch->pagemap, why_out, why_size);
     if (rc != 0)
         goto fail_watch;
-    watch->base = arena->base;
-    watch->capacity_pages = arena->capacity_pages;
+    watch->base = range->base;
+    watch->capacity_pages = range->pages_count;
     watch->owner = getpid();
     watch->uffd = uffd;
     watch->sig = UFFD_SIG;
@@ -153,7 +153,7 @@ fail_watch:
 
 typedef int (*uffd_source)(int *uffd_out, char *why_out, size_t why_size);
 
-static int uffd_open_from(uffd_source source, const dh_arena *arena, void **state_out,
+static int uffd_open_from(uffd_source source, const dh_range *range, void **state_out,
                           char *why_out, size_t why_size)
 {
     int uffd = -1;
@@ -161,24 +161,24 @@ static int uffd_open_from(uffd_source source, const dh_arena *arena, void **stat
 
     if (rc != 0)
         return rc;
-    rc = uffd_begin(arena, uffd, state_out, why_out, why_size);
+    rc = uffd_begin(range, uffd, state_out, why_out, why_size);
     if (rc != 0)
         close(uffd);
     return rc;
 }
 
-static int uffd_open(const dh_arena *arena, const void *argument, void **state_out, char *why_out,
+static int uffd_open(const dh_range *range, const void *argument, void **state_out, char *why_out,
                      size_t why_size)
 {
     (void)argument;
-    return uffd_open_from(uffd_from_syscall, arena, state_out, why_out, why_size);
+    return uffd_open_from(uffd_from_syscall, range, state_out, why_out, why_size);
 }
 
-static int uffd_dev_open(const dh_arena *arena, const void *argument, void **state_out,
+static int uffd_dev_open(const dh_range *range, const void *argument, void **state_out,
                          char *why_out, size_t why_size)
 {
     (void)argument;
-    return uffd_open_from(uffd_from_device, arena, state_out, why_out, why_size);
+    return uffd_open_from(uffd_from_device, range, state_out, why_out, why_size);
 }
 
 /* --- the rest of the contract ----------------------------------------------------------------- */

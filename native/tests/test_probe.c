@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "arena.h"
 #include "watch.h"
 
 #define NOBODY 65534
@@ -50,7 +51,8 @@ static int chosen_tracker(void)
     int tracker;
 
     CHECK_EQ(dh_arena_init(&arena, 100 * DH_PAGE_BYTES), 0);
-    CHECK_EQ(dh_watch_open(&arena, DH_TRACKER_AUTO, &source, &watch, text, sizeof(text)), 0);
+    const dh_range range = dh_arena_range(&arena);
+    CHECK_EQ(dh_watch_open(&range, DH_TRACKER_AUTO, &source, &watch, text, sizeof(text)), 0);
     tracker = dh_watch_tracker(watch);
     CHECK(strcmp(text, dh_watch_reason(watch)) == 0);
     CHECK((tracker == DH_TRACKER_UFFD) == (text[0] == '\0'));
@@ -130,7 +132,8 @@ static void check_not_dumpable_later(int argument)
     (void)argument;
     become_nobody();
     CHECK_EQ(dh_arena_init(&arena, 100 * DH_PAGE_BYTES), 0);
-    CHECK_EQ(dh_watch_open(&arena, DH_TRACKER_UFFD, NULL, &watch, NULL, 0), 0);
+    const dh_range range = dh_arena_range(&arena);
+    CHECK_EQ(dh_watch_open(&range, DH_TRACKER_UFFD, NULL, &watch, NULL, 0), 0);
     CHECK_EQ(dh_watch_arm(watch, 100), 0);
     CHECK_EQ(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), 0);
     arena.base[5 * DH_PAGE_BYTES] = 1;

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "check.h"
 
 #define PAGES_COUNT 5000u
@@ -15,7 +16,8 @@ static dh_bits set; /* where takes go */
 static void begin(void)
 {
     CHECK_EQ(dh_arena_init(&arena, (uint64_t)PAGES_COUNT * DH_PAGE_BYTES), 0);
-    CHECK_EQ(dh_watch_open(&arena, DH_TRACKER_SCRIPT, NULL, &watch, NULL, 0), 0);
+    const dh_range range = dh_arena_range(&arena);
+    CHECK_EQ(dh_watch_open(&range, DH_TRACKER_SCRIPT, NULL, &watch, NULL, 0), 0);
     CHECK_EQ(dh_bits_init(&set, PAGES_COUNT), 0);
 }
 
@@ -293,9 +295,10 @@ static void an_unknown_tracker_says_so(void)
     char why[100];
 
     CHECK_EQ(dh_arena_init(&arena, DH_PAGE_BYTES), 0);
-    CHECK_EQ(dh_watch_open(&arena, 77, NULL, &watch, why, sizeof(why)), DH_E_TRACKER);
+    const dh_range range = dh_arena_range(&arena);
+    CHECK_EQ(dh_watch_open(&range, 77, NULL, &watch, why, sizeof(why)), DH_E_TRACKER);
     CHECK(strstr(why, "77") != NULL);
-    CHECK_EQ(dh_watch_open(&arena, DH_TRACKER_COMPARE, NULL, &watch, why, sizeof(why)),
+    CHECK_EQ(dh_watch_open(&range, DH_TRACKER_COMPARE, NULL, &watch, why, sizeof(why)),
              DH_E_TRACKER);
     CHECK(why[0] != '\0');
     dh_arena_finish(&arena);

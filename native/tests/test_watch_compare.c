@@ -1,6 +1,7 @@
 /* test_watch_compare.c -- the fallback that compares pages with their committed image. */
 #include "watch.h"
 
+#include "arena.h"
 #include "check.h"
 
 #define PAGES_COUNT 3000u
@@ -23,10 +24,11 @@ static void begin(void)
     dh_compare_source source = {same, NULL};
 
     CHECK_EQ(dh_arena_init(&arena, (uint64_t)PAGES_COUNT * DH_PAGE_BYTES), 0);
+    const dh_range range = dh_arena_range(&arena);
     image = calloc(PAGES_COUNT, DH_PAGE_BYTES);
     CHECK(image != NULL);
     CHECK_EQ(dh_bits_init(&set, PAGES_COUNT), 0);
-    CHECK_EQ(dh_watch_open(&arena, DH_TRACKER_COMPARE, &source, &watch, NULL, 0), 0);
+    CHECK_EQ(dh_watch_open(&range, DH_TRACKER_COMPARE, &source, &watch, NULL, 0), 0);
     source.same = NULL; /* the watch has a copy */
     CHECK_EQ(dh_watch_tracker(watch), DH_TRACKER_COMPARE);
     commit = dh_watch_cursor_open(watch);

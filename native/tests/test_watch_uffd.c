@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "check.h"
 #include "pagemap.h"
 
@@ -31,7 +32,8 @@ static void begin(void)
     char why[300];
 
     CHECK_EQ(dh_arena_init(&arena, (uint64_t)PAGES_COUNT * DH_PAGE_BYTES), 0);
-    CHECK_EQ(dh_watch_open(&arena, TEST_TRACKER, NULL, &watch, why, sizeof(why)), 0);
+    const dh_range range = dh_arena_range(&arena);
+    CHECK_EQ(dh_watch_open(&range, TEST_TRACKER, NULL, &watch, why, sizeof(why)), 0);
     CHECK_EQ(dh_watch_tracker(watch), TEST_TRACKER);
     CHECK(why[0] == '\0');
     commit = dh_watch_cursor_open(watch);
@@ -459,7 +461,8 @@ static void *open_and_close(void *context)
         dh_watch *other;
 
         CHECK_EQ(dh_arena_init(&other_arena, 100 * DH_PAGE_BYTES), 0);
-        CHECK_EQ(dh_watch_open(&other_arena, TEST_TRACKER, NULL, &other, NULL, 0), 0);
+        const dh_range other_range = dh_arena_range(&other_arena);
+        CHECK_EQ(dh_watch_open(&other_range, TEST_TRACKER, NULL, &other, NULL, 0), 0);
         dh_watch_close(other);
         dh_arena_finish(&other_arena);
     }
