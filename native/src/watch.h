@@ -55,7 +55,7 @@ typedef struct {
 extern const dh_tracker dh_tracker_uffd;     /* watch_uffd.c, syscall                       */
 extern const dh_tracker dh_tracker_uffd_dev; /* watch_uffd.c, device node                   */
 extern const dh_tracker dh_tracker_compare;  /* watch_compare.c; argument: dh_compare_source */
-extern const dh_tracker dh_tracker_shadow; /* watch_shadow.c, a copy of the memory         */
+extern const dh_tracker dh_tracker_shadow;   /* watch_shadow.c, a copy of the memory         */
 extern const dh_tracker dh_tracker_script;   /* watch_script.c; the test says what was written */
 
 /* What the compare tracker compares with; copied when the watch opens. same() is true when the page
