@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 WHEELS := build/wheels
 # What the wheel is made of. The list of files is kept too, so that a deleted file counts as a change.
 SOURCES := $(sort $(wildcard pyproject.toml setup.py MANIFEST.in LICENSE README.md) \
-  $(shell find dirtyheap native/include native/src native/python -type f -name '*.[chp]*' \
+  $(shell find dirtyheap native/include native/src native/lab native/python -type f -name '*.[chp]*' \
     ! -name '*.pyc' ! -name '*.so'))
 
 # Versions are pinned where another version would say something else about the same code.

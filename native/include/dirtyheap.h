@@ -315,6 +315,22 @@ void dh_owned_fd_close(dh_owned_fd *owned);
 /* A functional test of the kernel feature: 0, or why not in text_out. */
 int dh_probe(int tracker, char *text_out, size_t text_size);
 
+/* --- the laboratory: techniques of write tracking side by side (native/lab/lab.h) --------------- */
+
+/* What a technique is, says of itself, and may not promise. Static strings. */
+typedef struct {
+    const char *name;
+    const char *idea;
+    const char *cannot_see; /* stores and changes that it does not report            */
+    const char *breaks;     /* in the rest of the process                            */
+    int is_for_heaps;       /* heaps may use it; the others are here to be measured */
+} dh_lab_technique;
+size_t dh_lab_techniques_count(void);
+/* NULL beyond the end. */
+const dh_lab_technique *dh_lab_technique_at(size_t index);
+/* A functional test: 0, or why it does not work here in text_out. May be called by any thread. */
+int dh_lab_probe(size_t index, char *text_out, size_t text_size);
+
 /* Is it safe to let LMDB open this data file? Walks every B-tree that can be reached from the newest
  * commit, without mapping the file; values are not read. 0: sound. DH_E_CORRUPT: text_out says what
  * and where. DH_E_FORMAT: not an LMDB 0.9 file, or one that no heap makes. EAGAIN: somebody wrote

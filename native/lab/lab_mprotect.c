@@ -1,0 +1,473 @@
+/* lab_mprotect.c -- memory made read-only; a handler for SIGSEGV notes the page and lets the store go on.
+ *
+ * Contract: watch.h. For: any Unix, any kernel, private, shared and file memory; a clean scan reads
+ * one bit a page and asks the kernel nothing. The classic of collectors and emulators (Appel, Ellis
+ * and Li, "Real-time Concurrent Collection on Stock Multiprocessors", 1988).
+ *
+ * Cannot see: stores that bypass this mapping's protection: through another mapping of the same
+ * memory, by another process, by a debugger, by devices into pinned pages, MADV_DONTNEED.
+ *
+ * Breaks: system calls that store into a protected page fail with EFAULT (read, recv, stat, ...).
+ * Every isolated page is a mapping of its own: at vm.max_map_count the handler gives up, opens the
+ * whole range and counts all of it as written; mmap in any other part of the process fails before
+ * that. The handler belongs to the process: who installs one later and does not pass on takes every
+ * first store for a crash. A store costs a signal. Memory is writable and nothing else afterwards.
+ *
+ * The handler may do only what is async-signal-safe. It takes a spin lock; who else holds it has
+ * blocked all signals and never touches watched memory meanwhile, so it cannot wait for itself.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lab.h"
+
+#define SLOTS_COUNT 256u
+#define CHUNK_PAGES 8192u /* protected again under one hold of the lock */
+
+/* A watched range. Static, because a handler may still look at one whose watch is being closed:
+ * base and limit are read without the lock and looked at again under it. */
+typedef struct {
+    _Atomic uintptr_t base;  /* 0: no range                                    */
+    _Atomic uintptr_t limit; /* exclusive                                      */
+    atomic_int lock;         /* guards written, and protection with it         */
+    pid_t owner;
+    dh_bits written; /* a page not in here is protected, once armed                    */
+    bool is_used;    /* guarded by slots_lock                                          */
+} mprotect_slot;
+
+typedef struct {
+    mprotect_slot *slot;
+    uint64_t pages_count;
+    dh_bits chunk; /* pages of a chunk, to be reported without the lock */
+} mprotect_watch;
+
+static mprotect_slot slots[SLOTS_COUNT];
+static atomic_uint slots_limit; /* slots ever used                               */
+static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned slots_used;          /* guarded by slots_lock                                  */
+static bool is_installed;            /* guarded by slots_lock                                  */
+static struct sigaction old_handler; /* set before ours is installed                           */
+
+/* --- the lock --------------------------------------------------------------------------------- */
+
+static void slot_lock(mprotect_slot *slot)
+{
+    while (atomic_exchange_explicit(&slot->lock, 1, memory_order_acquire) != 0)
+        sched_yield();
+}
+
+static void slot_unlock(mprotect_slot *slot)
+{
+    atomic_store_explicit(&slot->lock, 0, memory_order_release);
+}
+
+/* From ordinary code: no handler may run in this thread while it holds the lock. */
+static void slot_enter(mprotect_slot *slot, sigset_t *mask_out)
+{
+    sigset_t all;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, mask_out);
+    slot_lock(slot);
+}
+
+static void slot_leave(mprotect_slot *slot, const sigset_t *mask)
+{
+    slot_unlock(slot);
+    pthread_sigmask(SIG_SETMASK, mask, NULL);
+}
+
+/* --- the handler ------------------------------------------------------------------------------ */
+
+static bool slot_covers(const mprotect_slot *slot, uintptr_t address)
+{
+    return address >= atomic_load(&slot->base) && address < atomic_load(&slot->limit);
+}
+
+/* Lock held. The kernel refuses a further mapping: open the whole range, which merges them. */
+static int slot_flood(mprotect_slot *slot)
+{
+    uintptr_t base = atomic_load(&slot->base);
+    size_t bytes = atomic_load(&slot->limit) - base;
+
+    if (mprotect((void *)base, bytes, PROT_READ | PROT_WRITE) != 0)
+        return errno;
+    dh_bits_set_run(&slot->written, 0, bytes >> DH_PAGE_SHIFT);
+    return 0;
+}
+
+/* Lock held. Protection is lifted whether or not the page is known as written: it may have been
+ * protected with its neighbours. */
+static int slot_fault(mprotect_slot *slot, uintptr_t address)
+{
+    uint64_t pgno = (address - atomic_load(&slot->base)) >> DH_PAGE_SHIFT;
+    uintptr_t page = address & ~(uintptr_t)(DH_PAGE_BYTES - 1u);
+
+    if (mprotect((void *)page, DH_PAGE_BYTES, PROT_READ | PROT_WRITE) != 0)
+        return slot_flood(slot);
+    dh_bits_set(&slot->written, pgno);
+    return 0;
+}
+
+/* True when the store can be tried again. */
+static bool fault_is_ours(uintptr_t address)
+{
+    unsigned limit = atomic_load(&slots_limit);
+
+    for (unsigned i = 0; i < limit; i++) {
+        mprotect_slot *slot = &slots[i];
+        int rc = 0;
+
+        if (!slot_covers(slot, address))
+            continue;
+        if (slot->owner != getpid()) /* a child whose fork ran no handlers; the lock may be held */
+            return mprotect((void *)(address & ~(uintptr_t)(DH_PAGE_BYTES - 1u)), DH_PAGE_BYTES,
+                            PROT_READ | PROT_WRITE) == 0;
+        slot_lock(slot);
+        if (slot_covers(slot, address)) /* else it was closed meanwhile, and its memory opened */
+            rc = slot_fault(slot, address);
+        slot_unlock(slot);
+        return rc == 0;
+    }
+    return false;
+}
+
+/* No fault of ours: whoever was there before decides. */
+static void pass_on(int signal_no, siginfo_t *info, void *context)
+{
+    struct sigaction by_default = {.sa_handler = SIG_DFL};
+    bool is_sent = info->si_code <= 0; /* by kill and its like, not by an instruction */
+
+    if ((old_handler.sa_flags & SA_SIGINFO) != 0) {
+        old_handler.sa_sigaction(signal_no, info, context);
+    } else if (old_handler.sa_handler == SIG_IGN && is_sent) {
+        return;
+    } else if (old_handler.sa_handler != SIG_DFL && old_handler.sa_handler != SIG_IGN) {
+        old_handler.sa_handler(signal_no);
+    } else {
+        /* The instruction runs again and ends the process, with its own address in the core. */
+        sigaction(signal_no, &by_default, NULL);
+        if (is_sent)
+            raise(signal_no);
+    }
+}
+
+static void on_fault(int signal_no, siginfo_t *info, void *context)
+{
+    int saved_errno = errno;
+
+    if (info->si_code != SEGV_ACCERR || !fault_is_ours((uintptr_t)info->si_addr))
+        pass_on(signal_no, info, context);
+    errno = saved_errno;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static bool handler_is_ours(void)
+{
+    struct sigaction now;
+
+    return sigaction(SIGSEGV, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) != 0 &&
+           now.sa_sigaction == on_fault;
+}
+
+/* slots_lock held. On the alternate stack where a thread has one. */
+static int handler_install(char *why_out, size_t why_size)
+{
+    struct sigaction ours = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+
+    if (is_installed && handler_is_ours())
+        return 0;
+    if (is_installed) { /* installed again, the two would pass a fault to and fro */
+        snprintf(why_out, why_size,
+                 "another handler for SIGSEGV was installed over the one of this technique; whether "
+                 "it passes faults on cannot be known");
+        return DH_E_TRACKER;
+    }
+    sigfillset(&ours.sa_mask);
+    if (sigaction(SIGSEGV, NULL, &old_handler) != 0 || sigaction(SIGSEGV, &ours, NULL) != 0)
+        return errno;
+    is_installed = true;
+    return 0;
+}
+
+/* slots_lock held. Where somebody stands above us ours stays, and passes on what is not its own. */
+static void handler_remove(void)
+{
+    if (handler_is_ours() && sigaction(SIGSEGV, &old_handler, NULL) == 0)
+        is_installed = false;
+}
+
+/* slots_lock held. */
+static mprotect_slot *slot_free(void)
+{
+    for (unsigned i = 0; i < SLOTS_COUNT; i++)
+        if (!slots[i].is_used) {
+            if (i >= atomic_load(&slots_limit))
+                atomic_store(&slots_limit, i + 1);
+            return &slots[i];
+        }
+    return NULL;
+}
+
+/* slots_lock held. */
+static int slot_claim(const dh_range *range, mprotect_slot **slot_out, char *why_out,
+                      size_t why_size)
+{
+    mprotect_slot *slot = slot_free();
+    int rc;
+
+    if (slot == NULL) {
+        snprintf(why_out, why_size, "there are %u ranges already", SLOTS_COUNT);
+        return DH_E_LIMIT;
+    }
+    rc = dh_bits_init(&slot->written, range->pages_count);
+    if (rc != 0)
+        return rc;
+    rc = handler_install(why_out, why_size);
+    if (rc != 0) {
+        dh_bits_finish(&slot->written);
+        return rc;
+    }
+    dh_bits_set_run(&slot->written, 0, range->pages_count); /* not protected yet */
+    slot->is_used = true;
+    slot->owner = getpid();
+    slots_used++;
+    atomic_store(&slot->limit,
+                 (uintptr_t)range->base + (uintptr_t)(range->pages_count << DH_PAGE_SHIFT));
+    atomic_store(&slot->base, (uintptr_t)range->base);
+    *slot_out = slot;
+    return 0;
+}
+
+static int memory_refuse(const dh_range *range, char *why_out, size_t why_size)
+{
+    dhl_memory memory;
+    int rc = dhl_memory_read(range, &memory);
+
+    if (rc != 0)
+        return rc;
+    if (!memory.is_unwritable && !memory.is_executable && !memory.has_hole)
+        return 0;
+    snprintf(why_out, why_size,
+             "all of the memory must be mapped, writable and not executable: this technique makes "
+             "it read-only and writable in turns, and forgets what else it was");
+    return DH_E_TRACKER;
+}
+
+static int mprotect_open(const dh_range *range, const void *argument, void **state_out,
+                         char *why_out, size_t why_size)
+{
+    mprotect_watch *watch;
+    int rc = memory_refuse(range, why_out, why_size);
+
+    (void)argument;
+    if (rc != 0)
+        return rc;
+    watch = calloc(1, sizeof(*watch));
+    if (watch == NULL)
+        return ENOMEM;
+    watch->pages_count = range->pages_count;
+    rc = dh_bits_init(&watch->chunk, CHUNK_PAGES);
+    if (rc != 0)
+        goto fail_watch;
+    pthread_mutex_lock(&slots_lock);
+    rc = slot_claim(range, &watch->slot, why_out, why_size);
+    pthread_mutex_unlock(&slots_lock);
+    if (rc != 0)
+        goto fail_chunk;
+    *state_out = watch;
+    return 0;
+
+fail_chunk:
+    dh_bits_finish(&watch->chunk);
+fail_watch:
+    free(watch);
+    return rc;
+}
+
+/* --- closing ---------------------------------------------------------------------------------- */
+
+/* Memory opened, range forgotten. Lock held, or nobody else there. */
+static void slot_open_memory(mprotect_slot *slot)
+{
+    uintptr_t base = atomic_load(&slot->base);
+    uintptr_t limit = atomic_load(&slot->limit);
+
+    if (base != 0)
+        (void)mprotect((void *)base, limit - base, PROT_READ | PROT_WRITE);
+    atomic_store(&slot->base, 0);
+    atomic_store(&slot->limit, 0);
+}
+
+static void mprotect_close(void *state)
+{
+    mprotect_watch *watch = state;
+    mprotect_slot *slot = watch->slot;
+    sigset_t mask;
+
+    if (slot->owner == getpid()) {
+        slot_enter(slot, &mask);
+        slot_open_memory(slot);
+        slot_leave(slot, &mask);
+    } else {
+        slot_open_memory(slot);
+    }
+    pthread_mutex_lock(&slots_lock);
+    dh_bits_finish(&slot->written);
+    slot->is_used = false;
+    if (--slots_used == 0)
+        handler_remove();
+    pthread_mutex_unlock(&slots_lock);
+    dh_bits_finish(&watch->chunk);
+    free(watch);
+}
+
+/* Whoever held a lock does not exist here. */
+static void mprotect_fork_child(void *state)
+{
+    mprotect_watch *watch = state;
+
+    slots_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    atomic_store(&watch->slot->lock, 0);
+    slot_open_memory(watch->slot);
+}
+
+/* --- scanning --------------------------------------------------------------------------------- */
+
+static void *page_address(const mprotect_slot *slot, uint64_t pgno)
+{
+    return (void *)(atomic_load(&slot->base) + (uintptr_t)(pgno << DH_PAGE_SHIFT));
+}
+
+/* Lock held. One call from the first to the last page: the kernel passes over what is protected. When it
+ * may not split a mapping, it can still protect the whole range, which merges them. */
+static int slot_protect(mprotect_slot *slot, uint64_t first, uint64_t limit)
+{
+    if (mprotect(page_address(slot, first), (limit - first) << DH_PAGE_SHIFT, PROT_READ) == 0)
+        return 0;
+    if (mprotect(page_address(slot, 0), atomic_load(&slot->limit) - atomic_load(&slot->base),
+                 PROT_READ) == 0)
+        return 0;
+    return errno;
+}
+
+static void bits_clear_run(dh_bits *bits, uint64_t first, uint64_t limit)
+{
+    for (; first < limit && first % 64u != 0; first++)
+        dh_bits_clear(bits, first);
+    for (; first + 64u <= limit; first += 64u)
+        bits->words[first >> 6] = 0;
+    for (; first < limit; first++)
+        dh_bits_clear(bits, first);
+}
+
+/* Lock held. Copy the written pages of a chunk and, to take them, clear first and protect after: a
+ * store in between belongs to this scan. Pages that could not be protected stay written. */
+static int chunk_take(mprotect_watch *watch, uint64_t first, uint64_t limit, dh_scan_mode mode)
+{
+    mprotect_slot *slot = watch->slot;
+    uint64_t lowest = limit, highest = first;
+    int rc;
+
+    dh_bits_clear_all(&watch->chunk, CHUNK_PAGES);
+    for (uint64_t pgno = dh_bits_next(&slot->written, first, limit); pgno < limit;
+         pgno = dh_bits_next(&slot->written, pgno + 1, limit)) {
+        dh_bits_set(&watch->chunk, pgno - first);
+        lowest = pgno < lowest ? pgno : lowest;
+        highest = pgno;
+    }
+    if (mode != DH_SCAN_TAKE || lowest == limit)
+        return 0;
+    bits_clear_run(&slot->written, lowest, highest + 1);
+    rc = slot_protect(slot, lowest, highest + 1);
+    if (rc != 0)
+        dh_bits_set_run(&slot->written, lowest, highest + 1 - lowest);
+    return rc;
+}
+
+static int chunk_scan(mprotect_watch *watch, uint64_t first, uint64_t limit, dh_scan_mode mode)
+{
+    sigset_t mask;
+    int rc;
+
+    slot_enter(watch->slot, &mask);
+    rc = chunk_take(watch, first, limit, mode);
+    slot_leave(watch->slot, &mask);
+    return rc;
+}
+
+static int mprotect_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mode,
+                         dh_watch_report report, void *context)
+{
+    mprotect_watch *watch = state;
+    uint64_t limit = first + count;
+    int rc_first = 0;
+
+    DH_ASSERT(limit <= watch->pages_count);
+    if (watch->slot->owner != getpid())
+        return DH_E_FORKED;
+    for (uint64_t pgno = first; pgno < limit; pgno += CHUNK_PAGES) {
+        uint64_t end = limit - pgno > CHUNK_PAGES ? pgno + CHUNK_PAGES : limit;
+        int rc = chunk_scan(watch, pgno, end, mode);
+
+        if (rc != 0 && rc_first == 0)
+            rc_first = rc;
+        dhl_report(&watch->chunk, 0, end - pgno, pgno, report, context);
+    }
+    return rc_first;
+}
+
+static int mprotect_arm(void *state, uint64_t pages_count)
+{
+    return mprotect_scan(state, 0, pages_count, DH_SCAN_TAKE, NULL, NULL);
+}
+
+/* Fresh memory is writable. */
+static int mprotect_renew(void *state, dh_pgno first, uint64_t count)
+{
+    mprotect_watch *watch = state;
+    sigset_t mask;
+
+    if (watch->slot->owner != getpid())
+        return DH_E_FORKED;
+    slot_enter(watch->slot, &mask);
+    dh_bits_set_run(&watch->slot->written, first, count);
+    slot_leave(watch->slot, &mask);
+    return 0;
+}
+
+static int mprotect_remapped(void *state, dh_pgno first, uint64_t count)
+{
+    int rc = mprotect_renew(state, first, count);
+
+    return rc != 0 ? rc : mprotect_scan(state, first, count, DH_SCAN_TAKE, NULL, NULL);
+}
+
+const dh_tracker dhl_tracker_mprotect = {
+    .id = DHL_TRACKER_MPROTECT,
+    .name = "mprotect",
+    .open = mprotect_open,
+    .close = mprotect_close,
+    .scan = mprotect_scan,
+    .arm = mprotect_arm,
+    .renew = mprotect_renew,
+    .remapped = mprotect_remapped,
+    .fork_child = mprotect_fork_child,
+};
+
+const dh_lab_technique dhl_about_mprotect = {
+    .name = "mprotect",
+    .idea = "memory made read-only, and a handler for SIGSEGV that lets a store go on",
+    .cannot_see = "stores through another mapping, by another process, a debugger or a device; "
+                  "pages given back (MADV_DONTNEED)",
+    .breaks = "system calls that store into a protected page (EFAULT); every isolated page is a "
+              "mapping, and at vm.max_map_count the whole range counts as written; handlers for "
+              "SIGSEGV that are installed later",
+};
