@@ -182,6 +182,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     command += ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
     command += [f"-I{NATIVE / 'include'}", "-o", str(target / "dirtyheap" / "_native.abi3.so")]
     command += [str(target / "native_cffi.c"), *map(str, NATIVE.glob("src/*.c"))]
+    command += map(str, NATIVE.glob("lab/*.c"))
     subprocess.run([*command, *map(str, NATIVE.glob("python/*.c"))], check=True)
     library = subprocess.run(
         ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
