@@ -1,8 +1,9 @@
 """Build of the one compiled module, ``dirtyheap._native``.
 
-Core (``native/src``), laboratory (``native/lab``), container types (``native/python``) and the cffi bindings are compiled once,
-into one shared object for the stable ABI of CPython 3.11. The C text of the bindings is made here,
-from the part of ``native/include/dirtyheap.h`` between CDEF-BEGIN and CDEF-END.
+Core (``native/src``), laboratory (``native/lab``), container types (``native/python``) and the cffi
+bindings are compiled once, into one shared object for the stable ABI of CPython 3.11. The C text of
+the bindings is made here, from the part of ``native/include/dirtyheap.h`` between CDEF-BEGIN and
+CDEF-END.
 """
 
 from __future__ import annotations
@@ -78,9 +79,7 @@ refuse_unsupported()
 
 native = Extension(
     "dirtyheap._native",
-    sources=sorted(
-        glob("native/src/*.c") + glob("native/lab/*.c") + glob("native/python/*.c")
-    ),
+    sources=sorted(glob("native/src/*.c") + glob("native/lab/*.c") + glob("native/python/*.c")),
     depends=sorted(glob("native/*/*.h")),
     include_dirs=["native/include"],
     define_macros=[("Py_LIMITED_API", "0x030B0000"), ("_GNU_SOURCE", None)],

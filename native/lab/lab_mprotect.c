@@ -185,9 +185,10 @@ static int handler_install(char *why_out, size_t why_size)
     if (is_installed && handler_is_ours())
         return 0;
     if (is_installed) { /* installed again, the two would pass a fault to and fro */
-        snprintf(why_out, why_size,
-                 "another handler for SIGSEGV was installed over the one of this technique; whether "
-                 "it passes faults on cannot be known");
+        snprintf(
+            why_out, why_size,
+            "another handler for SIGSEGV was installed over the one of this technique; whether "
+            "it passes faults on cannot be known");
         return DH_E_TRACKER;
     }
     sigfillset(&ours.sa_mask);

@@ -33,8 +33,8 @@ struct soft_dirty_watch {
     uint8_t *base;
     uint64_t pages_count;
     pid_t owner;
-    int pagemap;    /* both act on the memory of the process that opened them      */
-    int clear_refs; /* -1 in a forked child                                        */
+    int pagemap;     /* both act on the memory of the process that opened them      */
+    int clear_refs;  /* -1 in a forked child                                        */
     dh_bits written; /* gathered and not taken; guarded by watches_lock             */
     soft_dirty_watch *next;
     soft_dirty_watch *previous;
@@ -52,8 +52,8 @@ static int entries_read(soft_dirty_watch *watch, uint64_t first, uint64_t count)
 {
     uint64_t pgno = ((uint64_t)(uintptr_t)watch->base >> DH_PAGE_SHIFT) + first;
     ssize_t size = (ssize_t)(count * sizeof(uint64_t));
-    ssize_t got = pread(watch->pagemap, watch->entries, (size_t)size,
-                        (off_t)(pgno * sizeof(uint64_t)));
+    ssize_t got =
+        pread(watch->pagemap, watch->entries, (size_t)size, (off_t)(pgno * sizeof(uint64_t)));
 
     return got == size ? 0 : got < 0 ? errno : EIO;
 }
