@@ -262,6 +262,16 @@ static int memory_refuse(const dh_range *range, char *why_out, size_t why_size)
     return DH_E_TRACKER;
 }
 
+/* One store before the memory is cut up. The kernel merges pieces of anonymous memory only when they have the
+ * same anon_vma, which the first store to a mapping makes: pieces first stored to one by one have
+ * one each, and would stay pieces for good. */
+static void memory_make_mergeable(const dh_range *range)
+{
+    volatile uint8_t *byte = range->base;
+
+    __atomic_fetch_or(byte, 0, __ATOMIC_RELAXED);
+}
+
 static int mprotect_open(const dh_range *range, const void *argument, void **state_out,
                          char *why_out, size_t why_size)
 {
@@ -283,6 +293,7 @@ static int mprotect_open(const dh_range *range, const void *argument, void **sta
     pthread_mutex_unlock(&slots_lock);
     if (rc != 0)
         goto fail_chunk;
+    memory_make_mergeable(range);
     *state_out = watch;
     return 0;
 
