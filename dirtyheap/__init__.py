@@ -8,6 +8,7 @@
 1
 """
 
+from . import pagemap
 from ._native import Buffer, Deque, Dict, List, Record, Set, SortedDict, to_python
 from .errors import (
     CommitError,
@@ -40,6 +41,7 @@ from .results import (
 from .savepoints import Savepoint
 from .scalars import Unknown, register
 from .verifier import verify
+from .write_watch import Cursor, Pages, WriteWatch
 
 __version__ = "0.1.0"
 
@@ -50,6 +52,7 @@ __all__ = [
     "CollectStats",
     "Commit",
     "CommitError",
+    "Cursor",
     "Deque",
     "Dict",
     "Diff",
@@ -62,6 +65,7 @@ __all__ = [
     "HeapPoisonedError",
     "HeapStats",
     "List",
+    "Pages",
     "Pending",
     "Pickled",
     "ProbeResult",
@@ -76,9 +80,11 @@ __all__ = [
     "TrackerError",
     "Unknown",
     "VerifyReport",
+    "WriteWatch",
     "asdict",
     "field",
     "open",
+    "pagemap",
     "probe",
     "record",
     "register",

@@ -312,6 +312,88 @@ typedef struct {
 /* Closes and forgets it, in one step for the caller; harmless when done before. */
 void dh_owned_fd_close(dh_owned_fd *owned);
 
+/* --- a write watch over any memory of the process ----------------------------------------------- */
+
+/* Pages are numbered from the beginning of the memory watched, 4096 bytes each, also where the system
+ * has larger ones. A page is told when it was written since the watch was opened or since the last
+ * reset of that page by the same cursor; more may be told (huge pages, after an error), never less.
+ * Any thread may call; not during the close. In a forked child every call is DH_E_FORKED; of a heap's
+ * memory, DH_E_CLOSED once the heap is closed. */
+typedef struct dh_write_watch dh_write_watch;
+typedef struct {
+    uint64_t start; /* page number */
+    uint64_t stop;  /* exclusive   */
+} dh_page_run;
+typedef struct {
+    dh_page_run *runs; /* ascending, none touches the next */
+    size_t runs_count;
+    size_t runs_room;
+    uint64_t pages_count;
+    uint64_t next_page; /* where to go on when pages_max was reached, else DH_PAGES_COMPLETE */
+} dh_pages;
+enum { DH_PAGES_COMPLETE = -1 };
+
+/* Writable memory at a page boundary, for as long as the watch is open. tracker: AUTO, UFFD, UFFD_DEV
+ * or SHADOW. EEXIST: another watch tracks some of it. Memory of a heap: a cursor of the heap's watch.
+ * Arms every page. why_out: why it failed, or why AUTO passed over a better technique. */
+int dh_write_watch_open(uint64_t address, uint64_t pages_count, int tracker,
+                        dh_write_watch **watch_out, char *why_out, size_t why_size);
+void dh_write_watch_close(dh_write_watch *w);
+int dh_write_watch_tracker(const dh_write_watch *w);
+const char *dh_write_watch_reason(const dh_write_watch *w);
+/* The cursor that is open as long as the watch. */
+int dh_write_watch_cursor(const dh_write_watch *w);
+/* Another one, for which nothing was written yet. DH_E_LIMIT: there are too many. */
+int dh_write_watch_cursor_open(dh_write_watch *w, int *cursor_out);
+void dh_write_watch_cursor_close(dh_write_watch *w, int cursor);
+/* The pages of [first, limit) that were written, ascending, at most pages_max (> 0); is_reset: these,
+ * and no others, are not written any more, in the same step. After a failure all are as before. */
+int dh_write_watch_get(dh_write_watch *w, int cursor, uint64_t first, uint64_t limit,
+                       uint64_t pages_max, int is_reset, dh_pages **pages_out);
+int dh_write_watch_reset(dh_write_watch *w, int cursor, uint64_t first, uint64_t limit);
+/* For writes that nobody sees: they count as written for every cursor. */
+int dh_write_watch_mark(dh_write_watch *w, uint64_t first, uint64_t limit);
+void dh_pages_free(dh_pages *pages);
+/* pages_count numbers. */
+void dh_pages_numbers(const dh_pages *pages, uint64_t *numbers_out);
+/* Bit i of zeroed bytes: page first + i. */
+void dh_pages_bitmap(const dh_pages *pages, uint64_t first, uint8_t *bits_out);
+
+/* --- the kernel's page map ------------------------------------------------------------------------ */
+
+typedef struct {
+    uint64_t start; /* address */
+    uint64_t end;
+    uint64_t categories;
+} dh_page_region;
+/* As in the kernel's struct pm_scan_arg. */
+typedef struct {
+    uint64_t flags;
+    uint64_t start;
+    uint64_t end;
+    uint64_t max_pages; /* 0: no limit                                                     */
+    uint64_t category_inverted;
+    uint64_t category_mask;
+    uint64_t category_anyof_mask;
+    uint64_t return_mask;
+    uint64_t vec_len; /* one call of the kernel for so many regions; 0: as many calls as it takes */
+} dh_pagemap_query;
+typedef struct {
+    dh_page_region *regions;
+    size_t regions_count;
+    size_t regions_room;
+    uint64_t pages_count;
+    uint64_t walk_end; /* where the walk stopped           */
+    int is_stuck;      /* the last call came no further    */
+} dh_page_regions;
+
+/* fd: the pagemap of a process. 0 or an errno; after one of a scan that protects, pages may be
+ * protected that were not told. */
+int dh_pagemap_query_run(int fd, const dh_pagemap_query *query, dh_page_regions **found_out);
+void dh_page_regions_free(dh_page_regions *found);
+/* The categories that this kernel tells. fd: the pagemap of this process. */
+int dh_pagemap_categories(int fd, uint64_t *known_out);
+
 /* A functional test of the kernel feature: 0, or why not in text_out. */
 int dh_probe(int tracker, char *text_out, size_t text_size);
 

@@ -94,7 +94,8 @@ uint64_t dh_bits_count(const dh_bits *set, uint64_t limit)
     return dh_bits_count_part(set, 0, limit);
 }
 
-uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit)
+/* The first bit >= from in the words, each with the bits of flip turned over. */
+static inline uint64_t bits_find(const dh_bits *set, uint64_t from, uint64_t limit, uint64_t flip)
 {
     uint64_t i = from / BITS_PER_WORD;
     uint64_t word;
@@ -102,14 +103,24 @@ uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit)
     DH_ASSERT(limit <= set->bits_count);
     if (from >= limit)
         return limit;
-    word = set->words[i] & (UINT64_MAX << (from % BITS_PER_WORD));
+    word = (set->words[i] ^ flip) & (UINT64_MAX << (from % BITS_PER_WORD));
     while (word == 0) {
         if (++i >= bits_words_for(limit))
             return limit;
-        word = set->words[i];
+        word = set->words[i] ^ flip;
     }
     from = i * BITS_PER_WORD + (uint64_t)__builtin_ctzll(word);
     return from < limit ? from : limit;
+}
+
+uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit)
+{
+    return bits_find(set, from, limit, 0);
+}
+
+uint64_t dh_bits_next_clear(const dh_bits *set, uint64_t from, uint64_t limit)
+{
+    return bits_find(set, from, limit, UINT64_MAX);
 }
 
 void dh_bits_set_run(dh_bits *set, uint64_t first, uint64_t count)
@@ -122,6 +133,21 @@ void dh_bits_set_run(dh_bits *set, uint64_t first, uint64_t count)
         uint64_t run = UINT64_MAX << (first % BITS_PER_WORD);
 
         set->words[i] |= bits_below(run, i, limit);
+        first = (i + 1) * BITS_PER_WORD;
+    }
+}
+
+void dh_bits_clear_run(dh_bits *set, uint64_t first, uint64_t count)
+{
+    uint64_t limit = first + count;
+
+    DH_ASSERT(count <= set->bits_count && first <= set->bits_count - count);
+    while (first < limit) {
+        uint64_t i = first / BITS_PER_WORD;
+        uint64_t gone = bits_below(set->words[i], i, limit) & UINT64_MAX << (first % BITS_PER_WORD);
+
+        if (gone != 0)
+            set->words[i] &= ~gone;
         first = (i + 1) * BITS_PER_WORD;
     }
 }

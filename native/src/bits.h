@@ -22,7 +22,10 @@ void dh_bits_or_part(dh_bits *into, const dh_bits *from, uint64_t first, uint64_
 uint64_t dh_bits_count_part(const dh_bits *set, uint64_t first, uint64_t limit);
 /* First member >= from, or limit. */
 uint64_t dh_bits_next(const dh_bits *set, uint64_t from, uint64_t limit);
+/* First page >= from that is no member, or limit. */
+uint64_t dh_bits_next_clear(const dh_bits *set, uint64_t from, uint64_t limit);
 void dh_bits_set_run(dh_bits *set, uint64_t first, uint64_t count);
+void dh_bits_clear_run(dh_bits *set, uint64_t first, uint64_t count);
 
 static inline bool dh_bits_test(const dh_bits *set, uint64_t i)
 {

@@ -76,6 +76,8 @@ static int open_parts(dh_heap *heap, const dh_options *options)
     heap->commit_cursor = dh_watch_cursor_open(heap->watch);
     if (heap->commit_cursor < 0)
         return ENOMEM;
+    rc = dh_watch_publish(heap->watch, DH_WATCH_HEAP);
+    DH_ASSERT(rc == 0);
     return dh_fork_guard_open(fork_child, heap, &heap->guard);
 }
 

@@ -137,10 +137,8 @@ static void chunk_report(const scan *s, uint64_t start, uint64_t limit)
     uint64_t first = dh_bits_next(chunk, 0, pages_count);
 
     while (first < pages_count) {
-        uint64_t end = first + 1;
+        uint64_t end = dh_bits_next_clear(chunk, first, pages_count);
 
-        while (end < pages_count && dh_bits_test(chunk, end))
-            end++;
         s->report(s->context, chunk_pgno + (dh_pgno)first, end - first);
         first = dh_bits_next(chunk, end, pages_count);
     }

@@ -38,7 +38,9 @@ _Static_assert(sizeof(dhk_page_region) == 24, "layout of struct page_region");
 _Static_assert(sizeof(dhk_pm_scan_arg) == 96, "layout of struct pm_scan_arg");
 
 #define DHK_PAGEMAP_SCAN _IOWR('f', 16, dhk_pm_scan_arg)
+#define DHK_PAGE_IS_WPALLOWED ((uint64_t)1 << 0)
 #define DHK_PAGE_IS_WRITTEN ((uint64_t)1 << 1)
+#define DHK_PAGE_IS_SOFT_DIRTY ((uint64_t)1 << 7)
 #define DHK_PM_SCAN_WP_MATCHING ((uint64_t)1 << 0)
 #define DHK_PM_SCAN_CHECK_WPASYNC ((uint64_t)1 << 1)
 

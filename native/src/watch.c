@@ -23,15 +23,12 @@ static void watch_fork_child(void *context)
         watch->tracker->fork_child(watch->state);
 }
 
-/* Take this tracker if it does here what it must; otherwise say why not. */
-static int watch_try(dh_watch *watch, const dh_range *range, const dh_tracker *tracker,
+static int watch_set(dh_watch *watch, const dh_range *range, const dh_tracker *tracker,
                      const void *argument, char *why_out, size_t why_size)
 {
     void *state;
-    int rc = dh_probe(tracker->id, why_out, why_size);
+    int rc;
 
-    if (rc != 0)
-        return rc;
     dh_fork_guard_hold();
     rc = tracker->open(range, argument, &state, why_out, why_size);
     if (rc == 0) {
@@ -42,6 +39,15 @@ static int watch_try(dh_watch *watch, const dh_range *range, const dh_tracker *t
     if (rc != 0 && why_out[0] == '\0')
         snprintf(why_out, why_size, "%s", dh_error_name(rc));
     return rc;
+}
+
+/* Take this tracker if it does here what it must; otherwise say why not. */
+static int watch_try(dh_watch *watch, const dh_range *range, const dh_tracker *tracker,
+                     const void *argument, char *why_out, size_t why_size)
+{
+    int rc = dh_probe(tracker->id, why_out, why_size);
+
+    return rc != 0 ? rc : watch_set(watch, range, tracker, argument, why_out, why_size);
 }
 
 /* The first that works; the reason names those that did not. */
@@ -101,15 +107,17 @@ static int watch_choose(dh_watch *watch, const dh_range *range, int tracker,
     return rc == 0 || rc == ENOMEM ? rc : DH_E_TRACKER; /* no memory says nothing of a tracker */
 }
 
-int dh_watch_open_idle(const dh_range *range, int tracker, const dh_compare_source *compare,
-                       dh_watch **watch_out, char *why_out, size_t why_size)
+/* Without a tracker. */
+static int watch_new(const dh_range *range, dh_watch **watch_out)
 {
     dh_watch *watch = calloc(1, sizeof(*watch));
     int rc;
 
     if (watch == NULL)
         return ENOMEM;
+    watch->range = *range;
     watch->capacity_pages = range->pages_count;
+    watch->holders_count = 1;
     watch->owner = getpid();
     rc = pthread_mutex_init(&watch->lock, NULL);
     if (rc != 0)
@@ -117,22 +125,55 @@ int dh_watch_open_idle(const dh_range *range, int tracker, const dh_compare_sour
     rc = dh_fork_guard_open(watch_fork_child, watch, &watch->guard);
     if (rc != 0)
         goto fail_lock;
-    rc = watch_choose(watch, range, tracker, compare);
-    if (why_out != NULL && why_size > 0)
-        snprintf(why_out, why_size, "%s", watch->reason);
-    if (rc != 0)
-        goto fail_guard;
-    watch->sig = DHI_WATCH_SIG;
     *watch_out = watch;
     return 0;
 
-fail_guard:
-    dh_fork_guard_close(watch->guard);
 fail_lock:
     pthread_mutex_destroy(&watch->lock);
 fail_watch:
     free(watch);
     return rc;
+}
+
+/* The tracker is there, or will not be. */
+static int watch_settle(dh_watch *watch, int rc, dh_watch **watch_out, char *why_out,
+                        size_t why_size)
+{
+    if (why_out != NULL && why_size > 0)
+        snprintf(why_out, why_size, "%s", watch->reason);
+    if (rc == 0) {
+        watch->sig = DHI_WATCH_SIG;
+        *watch_out = watch;
+        return 0;
+    }
+    dh_fork_guard_close(watch->guard);
+    pthread_mutex_destroy(&watch->lock);
+    free(watch);
+    return rc;
+}
+
+int dh_watch_open_idle(const dh_range *range, int tracker, const dh_compare_source *compare,
+                       dh_watch **watch_out, char *why_out, size_t why_size)
+{
+    dh_watch *watch;
+    int rc = watch_new(range, &watch);
+
+    if (rc != 0)
+        return rc;
+    rc = watch_choose(watch, range, tracker, compare);
+    return watch_settle(watch, rc, watch_out, why_out, why_size);
+}
+
+int dh_watch_open_with(const dh_range *range, const dh_tracker *tracker, const void *argument,
+                       dh_watch **watch_out, char *why_out, size_t why_size)
+{
+    dh_watch *watch;
+    int rc = watch_new(range, &watch);
+
+    if (rc != 0)
+        return rc;
+    rc = watch_set(watch, range, tracker, argument, watch->reason, sizeof(watch->reason));
+    return watch_settle(watch, rc, watch_out, why_out, why_size);
 }
 
 int dh_watch_open(const dh_range *range, int tracker, const dh_compare_source *compare,
@@ -152,24 +193,44 @@ int dh_watch_open(const dh_range *range, int tracker, const dh_compare_source *c
     return rc;
 }
 
-void dh_watch_close(dh_watch *watch)
+/* Lock held, or forked. */
+static void watch_end(dh_watch *watch)
 {
     void *state;
 
-    if (watch == NULL)
-        return;
-    DH_ASSERT(watch->sig == DHI_WATCH_SIG);
-    watch->sig = 0;
     dh_fork_guard_hold();
     state = watch->state;
     watch->state = NULL;
     watch->tracker->close(state);
     dh_fork_guard_release();
-    dh_fork_guard_close(watch->guard);
-    for (int i = 0; i < DH_CURSORS_MAX; i++)
+    for (int i = 0; i < DH_CURSORS_MAX; i++) {
         if (watch->is_open[i])
             dh_bits_finish(&watch->cursors[i]);
-    if (!watch->is_forked)
+        watch->is_open[i] = false;
+    }
+    dh_bits_finish(&watch->looked);
+}
+
+void dh_watch_close(dh_watch *watch)
+{
+    if (watch == NULL)
+        return;
+    DH_ASSERT(watch->sig == DHI_WATCH_SIG);
+    dh_watch_withdraw(watch);
+    if (dhi_watch_enter(watch)) {
+        watch_end(watch);
+        dhi_watch_leave(watch);
+    } else {
+        watch_end(watch);
+    }
+    dh_fork_guard_close(watch->guard);
+    dh_watch_drop(watch);
+}
+
+void dhi_watch_free(dh_watch *watch)
+{
+    watch->sig = 0;
+    if (!dh_watch_is_forked(watch))
         pthread_mutex_destroy(&watch->lock);
     free(watch);
 }
@@ -184,21 +245,28 @@ bool dh_watch_is_forked(const dh_watch *watch)
     return watch->is_forked != 0 || watch->owner != getpid();
 }
 
-/* Lock, unless this is a forked child. */
-static bool watch_enter(dh_watch *watch)
+bool dhi_watch_enter(dh_watch *watch)
 {
     DH_ASSERT(watch->sig == DHI_WATCH_SIG);
     if (dh_watch_is_forked(watch))
         return false;
     pthread_mutex_lock(&watch->lock);
-    return true;
+    if (watch->state != NULL)
+        return true;
+    pthread_mutex_unlock(&watch->lock);
+    return false;
 }
 
-static void watch_leave(dh_watch *watch) { pthread_mutex_unlock(&watch->lock); }
+void dhi_watch_leave(dh_watch *watch) { pthread_mutex_unlock(&watch->lock); }
+
+int dhi_watch_refusal(const dh_watch *watch)
+{
+    return dh_watch_is_forked(watch) ? DH_E_FORKED : DH_E_CLOSED;
+}
 
 /* --- cursors ---------------------------------------------------------------------------------- */
 
-static dh_bits *watch_cursor(dh_watch *watch, int cursor)
+dh_bits *dhi_watch_cursor(dh_watch *watch, int cursor)
 {
     DH_ASSERT(cursor >= 0 && cursor < DH_CURSORS_MAX);
     DH_ASSERT(watch->is_open[cursor]);
@@ -221,20 +289,20 @@ int dh_watch_cursor_open(dh_watch *watch)
 {
     int cursor;
 
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
     cursor = watch_cursor_add(watch);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     return cursor;
 }
 
 void dh_watch_cursor_close(dh_watch *watch, int cursor)
 {
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return;
-    dh_bits_finish(watch_cursor(watch, cursor));
+    dh_bits_finish(dhi_watch_cursor(watch, cursor));
     watch->is_open[cursor] = false;
-    watch_leave(watch);
+    dhi_watch_leave(watch);
 }
 
 /* Lock held. */
@@ -247,22 +315,22 @@ static void watch_mark_all(dh_watch *watch, dh_pgno first, uint64_t count)
 
 void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count)
 {
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return;
     watch_mark_all(watch, first, count);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
 }
 
 void dh_watch_take_part(dh_watch *watch, int cursor, dh_bits *into, uint64_t first, uint64_t limit)
 {
     dh_bits *pages;
 
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return;
-    pages = watch_cursor(watch, cursor);
+    pages = dhi_watch_cursor(watch, cursor);
     dh_bits_or_part(into, pages, first, limit);
     dh_bits_clear_part(pages, first, limit);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
 }
 
 void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
@@ -273,10 +341,10 @@ void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
 void dh_watch_put_back_part(dh_watch *watch, int cursor, const dh_bits *from, uint64_t first,
                             uint64_t limit)
 {
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return;
-    dh_bits_or_part(watch_cursor(watch, cursor), from, first, limit);
-    watch_leave(watch);
+    dh_bits_or_part(dhi_watch_cursor(watch, cursor), from, first, limit);
+    dhi_watch_leave(watch);
 }
 
 void dh_watch_put_back(dh_watch *watch, int cursor, const dh_bits *from, uint64_t limit)
@@ -288,19 +356,19 @@ uint64_t dh_watch_count(dh_watch *watch, int cursor, uint64_t limit)
 {
     uint64_t count;
 
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return 0;
-    count = dh_bits_count(watch_cursor(watch, cursor), limit);
-    watch_leave(watch);
+    count = dh_bits_count(dhi_watch_cursor(watch, cursor), limit);
+    dhi_watch_leave(watch);
     return count;
 }
 
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
 {
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return;
-    dh_bits_or(into, watch_cursor(watch, cursor), limit);
-    watch_leave(watch);
+    dh_bits_or(into, dhi_watch_cursor(watch, cursor), limit);
+    dhi_watch_leave(watch);
 }
 
 /* --- scanning --------------------------------------------------------------------------------- */
@@ -327,17 +395,24 @@ static int watch_start(dh_watch *watch)
 
     if (rc == 0)
         watch->is_torn = false;
-    return rc;
+    if (rc <= 0 || rc == ENOMEM)
+        return rc;
+    watch->begin_errno = rc;
+    return DH_E_WATCH;
 }
+
+int dhi_watch_mend(dh_watch *watch) { return watch->is_torn ? watch_start(watch) : 0; }
+
+int dh_watch_begin_errno(const dh_watch *watch) { return watch->begin_errno; }
 
 int dh_watch_begin(dh_watch *watch)
 {
     int rc;
 
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
     rc = watch_start(watch);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     return rc;
 }
 
@@ -347,14 +422,14 @@ static int scan_range(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *
     int rc;
 
     DH_ASSERT(first <= watch->capacity_pages && count <= watch->capacity_pages - first);
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
-    rc = watch->is_torn ? watch_start(watch) : 0;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
+    rc = dhi_watch_mend(watch);
     if (rc == 0)
         rc = watch->tracker->scan(watch->state, first, count, DH_SCAN_TAKE, merge_run, &m);
     else
         merge_run(&m, first, count);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     if (pages_out != NULL)
         *pages_out = m.pages_count;
     return rc;
@@ -375,12 +450,12 @@ int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report,
     int rc;
 
     DH_ASSERT(pages_count <= watch->capacity_pages);
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
-    rc = watch->is_torn ? watch_start(watch) : 0;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
+    rc = dhi_watch_mend(watch);
     if (rc == 0)
         rc = watch->tracker->scan(watch->state, 0, pages_count, DH_SCAN_PEEK, report, context);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     return rc;
 }
 
@@ -396,8 +471,8 @@ int dh_watch_arm(dh_watch *watch, uint64_t pages_count)
     int rc;
 
     DH_ASSERT(pages_count <= watch->capacity_pages);
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
     rc = watch_arm_tracker(watch, pages_count);
     if (rc != 0) /* which pages are armed now is unknown */
         watch_mark_all(watch, 0, pages_count);
@@ -405,7 +480,7 @@ int dh_watch_arm(dh_watch *watch, uint64_t pages_count)
         for (int i = 0; i < DH_CURSORS_MAX; i++)
             if (watch->is_open[i])
                 dh_bits_clear_all(&watch->cursors[i], watch->capacity_pages);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     return rc;
 }
 
@@ -415,11 +490,11 @@ int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count)
 {
     int rc;
 
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
     watch_mark_all(watch, first, count);
     rc = watch->tracker->renew(watch->state, first, count);
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     return rc;
 }
 
@@ -427,14 +502,14 @@ int dh_watch_remapped(dh_watch *watch, dh_pgno first, uint64_t count)
 {
     int rc = dhi_fault("watch.remapped");
 
-    if (!watch_enter(watch))
-        return DH_E_FORKED;
+    if (!dhi_watch_enter(watch))
+        return dhi_watch_refusal(watch);
     if (rc == 0 && watch->tracker->remapped != NULL)
         rc = watch->tracker->remapped(watch->state, first, count);
     if (rc != 0) {
         watch_mark_all(watch, first, count);
         watch->is_torn = true;
     }
-    watch_leave(watch);
+    dhi_watch_leave(watch);
     return rc;
 }

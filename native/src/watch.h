@@ -35,7 +35,8 @@ typedef struct {
     int (*open)(const dh_range *range, const void *argument, void **state_out, char *why_out,
                 size_t why_size);
     void (*close)(void *state);
-    /* Begin. Until then memory may be mapped anew, and nothing may be asked. NULL: nothing to do. */
+    /* Begin. Until then memory may be mapped anew, and nothing may be asked. NULL: nothing to do. An
+     * errno says why tracking is refused. */
     int (*begin)(void *state);
     /* Pages [first, first + count). Never reports less than what was written. Returns 0 or a code;
      * on a nonzero code the pages it could not vouch for have been reported already. */
@@ -73,10 +74,35 @@ int dh_watch_open(const dh_range *range, int tracker, const dh_compare_source *c
  * here. */
 int dh_watch_open_idle(const dh_range *range, int tracker, const dh_compare_source *compare,
                        dh_watch **watch_out, char *why_out, size_t why_size);
+/* The same with a tracker that no id names, which is asked nothing first. argument: what it wants. */
+int dh_watch_open_with(const dh_range *range, const dh_tracker *tracker, const void *argument,
+                       dh_watch **watch_out, char *why_out, size_t why_size);
+/* DH_E_WATCH when the system refuses: dh_watch_begin_errno says why. */
 int dh_watch_begin(dh_watch *watch);
+int dh_watch_begin_errno(const dh_watch *watch);
+/* Ends tracking; for those who hold it every call is refused with DH_E_CLOSED from then on. */
 void dh_watch_close(dh_watch *watch);
 int dh_watch_tracker(const dh_watch *watch);
 const char *dh_watch_reason(const dh_watch *watch);
+
+/* --- finding a watch by the memory it tracks (watch_list.c) ----------------------------------- */
+
+typedef enum {
+    DH_WATCH_PRIVATE, /* not to be found                                            */
+    DH_WATCH_HEAP,    /* others may hold it and have cursors of their own           */
+    DH_WATCH_ALONE    /* no other may track this memory by the same means           */
+} dh_watch_kind;
+
+/* Let the watch be found, once, until it is closed or withdrawn. EBUSY: kind is ALONE, and another
+ * watch of this process that the kernel serves covers some of the memory, likewise. */
+int dh_watch_publish(dh_watch *watch, dh_watch_kind kind);
+void dh_watch_withdraw(dh_watch *watch);
+/* A published watch of this process with some of the range, held until dh_watch_drop, or NULL. */
+dh_watch *dh_watch_find(const dh_range *range, dh_watch_kind kind);
+void dh_watch_drop(dh_watch *watch);
+const dh_range *dh_watch_range(const dh_watch *watch);
+
+/* --- cursors ---------------------------------------------------------------------------------- */
 
 /* A new cursor starts empty. Returns its index, or a negative code when there are too many. */
 int dh_watch_cursor_open(dh_watch *watch);
@@ -89,6 +115,17 @@ int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out);
 int dh_watch_scan_range(dh_watch *watch, dh_pgno first, uint64_t count);
 /* How many pages the next scan would report; changes nothing. */
 int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report, void *context);
+/* Tell the pages of the cursor among [first, limit), ascending, at most pages_max of them, and take
+ * them out of it. Scan first. Returns 0 or a refusal. */
+int dh_watch_read(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit, uint64_t pages_max,
+                  dh_watch_report report, void *context);
+/* The same with what a scan would add now, and nothing is changed. */
+int dh_watch_look(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit, uint64_t pages_max,
+                  dh_watch_report report, void *context);
+/* Empty the cursor over [first, limit). */
+int dh_watch_forget(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit);
+/* Enter pages by hand into one cursor. */
+void dh_watch_return(dh_watch *watch, int cursor, dh_pgno first, uint64_t count);
 /* Enter pages by hand into every cursor. */
 void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count);
 /* Move the cursor's pages [0, limit) into *into (OR) and empty the cursor. */

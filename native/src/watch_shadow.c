@@ -126,7 +126,7 @@ static void shadow_fork_child(void *state) { (void)state; }
 
 const dh_tracker dh_tracker_shadow = {
     .id = DH_TRACKER_SHADOW,
-    .name = "shadow",
+    .name = "compare",
     .open = shadow_open,
     .close = shadow_close,
     .scan = shadow_scan,

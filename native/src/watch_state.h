@@ -1,4 +1,5 @@
-/* watch_state.h -- the inside of a watch. Only watch.c and watch_script.c look at it. */
+/* watch_state.h -- the inside of a watch. Only watch*.c that are no trackers look at it, and the
+ * script tracker. */
 #ifndef DH_WATCH_STATE_H
 #define DH_WATCH_STATE_H
 
@@ -14,16 +15,34 @@
 struct dh_watch {
     uint64_t sig;
     const dh_tracker *tracker; /* set with state                                     */
-    void *state;               /* the tracker's; NULL until it is open               */
-    uint64_t capacity_pages;   /* of the range                                       */
-    pid_t owner;               /* the process that opened it                         */
-    volatile int is_forked;    /* set in a child, which must not wait for the lock   */
-    pthread_mutex_t lock;      /* guards the tracker's scan and all cursors          */
+    void *state;               /* the tracker's; NULL until it is open, and closed   */
+    dh_range range;
+    uint64_t capacity_pages; /* == range.pages_count                               */
+    pid_t owner;             /* the process that opened it                         */
+    volatile int is_forked;  /* set in a child, which must not wait for the lock   */
+    pthread_mutex_t lock;    /* guards the tracker's scan and all cursors          */
     dh_bits cursors[DH_CURSORS_MAX];
     bool is_open[DH_CURSORS_MAX];
-    bool is_torn; /* a piece of the range lost its tracking: begin again */
+    dh_bits looked;  /* pages that a look gathers; empty in between                */
+    bool is_torn;    /* a piece of the range lost its tracking: begin again        */
+    int begin_errno; /* what the system said when tracking could not begin         */
     dh_fork_guard *guard;
+    /* Below: guarded by dh_fork_guard_hold, see watch_list.c. */
+    uint32_t holders_count; /* who opened it counts as one                              */
+    dh_watch_kind kind;
+    dh_watch *listed_next;
     char reason[512];
 };
+
+/* Lock; false, and no lock, in a forked child and when the watch is closed: dhi_watch_refusal. */
+bool dhi_watch_enter(dh_watch *watch);
+void dhi_watch_leave(dh_watch *watch);
+int dhi_watch_refusal(const dh_watch *watch);
+/* Lock held. */
+dh_bits *dhi_watch_cursor(dh_watch *watch, int cursor);
+/* Lock held. Begin anew when a piece lost its tracking. */
+int dhi_watch_mend(dh_watch *watch);
+/* The last holder is gone: free the memory. */
+void dhi_watch_free(dh_watch *watch);
 
 #endif

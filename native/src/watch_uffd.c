@@ -245,13 +245,10 @@ static int uffd_renew(void *state, dh_pgno first, uint64_t count)
 static int uffd_start(void *state)
 {
     uffd_watch *watch = uffd_state(state);
-    int rc;
-
     if (uffd_is_foreign(watch))
         return DH_E_FORKED;
     /* One range, however many mappings it has by now. */
-    rc = uffd_register(watch->uffd, watch->base, watch->capacity_pages);
-    return rc == 0 || rc == ENOMEM ? rc : DH_E_WATCH;
+    return uffd_register(watch->uffd, watch->base, watch->capacity_pages);
 }
 
 static int uffd_remapped(void *state, dh_pgno first, uint64_t count)

@@ -1,0 +1,250 @@
+/* write_watch.c -- the verbs of a write watch: get, reset, get and reset in one step.
+ *
+ * Contract: write_watch.h; how one is opened: write_watch_open.c. A scan reports into every cursor
+ * of the watch, and a cursor keeps what its owner did not take: so a get of N pages takes exactly
+ * these N, though the kernel has armed a whole piece. Pieces begin small when few pages are asked
+ * for and double, up to 32 MiB, so that one page of a large range costs no scan of all of it.
+ *
+ * A get that fails has taken nothing: what earlier pieces gave goes back to the cursor. Room for
+ * what a piece can give is taken before anything leaves the cursor.
+ */
+#include "write_watch.h"
+
+#include <stdlib.h>
+
+#define PIECE_PAGES_MIN 64u
+#define PIECE_PAGES_MAX 8192u
+#define PIECE_EDGE_PAGES 512u /* of 2 MiB: a piece of that size or more ends where huge pages do */
+#define RUNS_ROOM_MIN 64u
+
+/* One get. Page numbers in here are those of the underlying watch. */
+typedef struct {
+    dh_write_watch *w;
+    int cursor;
+    bool is_reset;
+    uint64_t pages_left;
+    dh_pages *pages;
+} harvest;
+
+/* --- runs of pages ----------------------------------------------------------------------------- */
+
+static int pages_reserve(dh_pages *pages, uint64_t more_count)
+{
+    size_t room = pages->runs_room > 0 ? pages->runs_room : RUNS_ROOM_MIN;
+    dh_page_run *runs;
+
+    while (room < pages->runs_count + more_count)
+        room *= 2;
+    if (room == pages->runs_room)
+        return 0;
+    runs = realloc(pages->runs, room * sizeof(*runs));
+    if (runs == NULL)
+        return ENOMEM;
+    pages->runs = runs;
+    pages->runs_room = room;
+    return 0;
+}
+
+static void pages_add(void *context, dh_pgno first, uint64_t count)
+{
+    const harvest *h = context;
+    dh_pages *pages = h->pages;
+    uint64_t start = first - h->w->first;
+    dh_page_run *last = pages->runs_count > 0 ? &pages->runs[pages->runs_count - 1] : NULL;
+
+    pages->pages_count += count;
+    if (last != NULL && last->stop == start) {
+        last->stop += count;
+        return;
+    }
+    DH_ASSERT(pages->runs_count < pages->runs_room);
+    pages->runs[pages->runs_count++] = (dh_page_run){start, start + count};
+}
+
+void dh_pages_free(dh_pages *pages)
+{
+    if (pages == NULL)
+        return;
+    free(pages->runs);
+    free(pages);
+}
+
+void dh_pages_numbers(const dh_pages *pages, uint64_t *numbers_out)
+{
+    for (size_t i = 0; i < pages->runs_count; i++)
+        for (uint64_t page = pages->runs[i].start; page < pages->runs[i].stop; page++)
+            *numbers_out++ = page;
+}
+
+void dh_pages_bitmap(const dh_pages *pages, uint64_t first, uint8_t *bits_out)
+{
+    for (size_t i = 0; i < pages->runs_count; i++)
+        for (uint64_t page = pages->runs[i].start - first; page < pages->runs[i].stop - first;) {
+            if (page % 8 == 0 && pages->runs[i].stop - first - page >= 8) {
+                bits_out[page / 8] = UINT8_MAX;
+                page += 8;
+            } else {
+                bits_out[page / 8] |= (uint8_t)(1u << page % 8);
+                page++;
+            }
+        }
+}
+
+/* --- pieces ------------------------------------------------------------------------------------ */
+
+/* Pages counted from address 0, by which huge pages are aligned. */
+static uint64_t base_page(const dh_write_watch *w)
+{
+    return (uint64_t)(uintptr_t)dh_watch_range(w->watch)->base >> DH_PAGE_SHIFT;
+}
+
+/* Where a piece that begins at first ends. */
+static uint64_t piece_limit(const dh_write_watch *w, uint64_t first, uint64_t size, uint64_t limit)
+{
+    uint64_t base = base_page(w);
+    uint64_t edge = base + first + size;
+
+    if (size >= PIECE_EDGE_PAGES)
+        edge &= ~(uint64_t)(PIECE_EDGE_PAGES - 1);
+    edge -= base;
+    return edge < limit ? edge : limit;
+}
+
+/* What has to be scanned to know of [first, limit): whole huge pages. */
+static int scan_around(const dh_write_watch *w, uint64_t first, uint64_t limit)
+{
+    uint64_t base = base_page(w);
+    uint64_t begin = w->first;
+    uint64_t end = w->first + w->pages_count;
+
+    if (first - begin > (base + first) % w->unit_pages)
+        begin = first - (base + first) % w->unit_pages;
+    limit += w->unit_pages - 1;
+    limit -= (base + limit) % w->unit_pages;
+    return dh_watch_scan_range(w->watch, (dh_pgno)begin, (limit < end ? limit : end) - begin);
+}
+
+static int harvest_piece(const harvest *h, uint64_t first, uint64_t limit)
+{
+    const dh_write_watch *w = h->w;
+    uint64_t count = limit - first;
+    uint64_t runs_max = count / 2 + 1 < h->pages_left ? count / 2 + 1 : h->pages_left;
+    int rc = pages_reserve(h->pages, runs_max);
+
+    if (rc != 0)
+        return rc;
+    if (!h->is_reset)
+        return dh_watch_look(w->watch, h->cursor, (dh_pgno)first, limit, h->pages_left, pages_add,
+                             (void *)(uintptr_t)h);
+    rc = scan_around(w, first, limit);
+    if (rc != 0)
+        return rc;
+    return dh_watch_read(w->watch, h->cursor, (dh_pgno)first, limit, h->pages_left, pages_add,
+                         (void *)(uintptr_t)h);
+}
+
+static int harvest_all(harvest *h, uint64_t first, uint64_t limit, uint64_t pages_max)
+{
+    uint64_t size = pages_max >= PIECE_PAGES_MAX ? PIECE_PAGES_MAX : PIECE_PAGES_MIN;
+
+    while (size < pages_max && size < PIECE_PAGES_MAX)
+        size *= 2;
+    while (first < limit && h->pages_left > 0) {
+        uint64_t end = piece_limit(h->w, first, size, limit);
+        uint64_t before = h->pages->pages_count;
+        int rc = harvest_piece(h, first, end);
+
+        if (rc != 0)
+            return rc;
+        h->pages_left -= h->pages->pages_count - before;
+        first = end;
+        if (size < PIECE_PAGES_MAX)
+            size *= 2;
+    }
+    return 0;
+}
+
+/* Everything taken goes back. */
+static void harvest_undo(const harvest *h)
+{
+    for (size_t i = 0; h->is_reset && i < h->pages->runs_count; i++) {
+        const dh_page_run *run = &h->pages->runs[i];
+
+        dh_watch_return(h->w->watch, h->cursor, (dh_pgno)(h->w->first + run->start),
+                        run->stop - run->start);
+    }
+}
+
+/* --- the verbs --------------------------------------------------------------------------------- */
+
+static int check_range(const dh_write_watch *w, uint64_t first, uint64_t limit)
+{
+    DH_ASSERT(w->sig == DHI_WRITE_WATCH_SIG);
+    return first <= limit && limit <= w->pages_count ? 0 : EINVAL;
+}
+
+int dh_write_watch_get(dh_write_watch *w, int cursor, uint64_t first, uint64_t limit,
+                       uint64_t pages_max, int is_reset, dh_pages **pages_out)
+{
+    harvest h = {w, cursor, is_reset != 0, pages_max, NULL};
+    int rc = check_range(w, first, limit);
+
+    if (rc != 0 || pages_max == 0)
+        return EINVAL;
+    h.pages = calloc(1, sizeof(*h.pages));
+    if (h.pages == NULL)
+        return ENOMEM;
+    rc = harvest_all(&h, w->first + first, w->first + limit, pages_max);
+    if (rc != 0) {
+        harvest_undo(&h);
+        dh_pages_free(h.pages);
+        return rc;
+    }
+    h.pages->next_page = (uint64_t)DH_PAGES_COMPLETE;
+    if (h.pages_left == 0 && h.pages->runs[h.pages->runs_count - 1].stop < limit)
+        h.pages->next_page = h.pages->runs[h.pages->runs_count - 1].stop;
+    *pages_out = h.pages;
+    return 0;
+}
+
+int dh_write_watch_reset(dh_write_watch *w, int cursor, uint64_t first, uint64_t limit)
+{
+    int rc = check_range(w, first, limit);
+
+    if (rc == 0 && first < limit)
+        rc = scan_around(w, w->first + first, w->first + limit);
+    if (rc == 0)
+        rc = dh_watch_forget(w->watch, cursor, (dh_pgno)(w->first + first), w->first + limit);
+    return rc;
+}
+
+int dh_write_watch_mark(dh_write_watch *w, uint64_t first, uint64_t limit)
+{
+    int rc = check_range(w, first, limit);
+
+    if (rc == 0)
+        dh_watch_mark(w->watch, (dh_pgno)(w->first + first), limit - first);
+    return rc;
+}
+
+/* What was written before concerns the older cursors only. */
+int dh_write_watch_cursor_open(dh_write_watch *w, int *cursor_out)
+{
+    int rc = check_range(w, 0, 0);
+    int cursor;
+
+    if (rc == 0)
+        rc = scan_around(w, w->first, w->first + w->pages_count);
+    if (rc != 0)
+        return rc;
+    cursor = dh_watch_cursor_open(w->watch);
+    if (cursor < 0)
+        return cursor;
+    *cursor_out = cursor;
+    return 0;
+}
+
+void dh_write_watch_cursor_close(dh_write_watch *w, int cursor)
+{
+    dh_watch_cursor_close(w->watch, cursor);
+}
