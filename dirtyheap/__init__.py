@@ -22,10 +22,12 @@ from .errors import (
     RecordClassError,
     StaleObjectError,
     TrackerError,
+    UnreportedWriteError,
 )
+from .findings import Finding, Verdict
 from .heap import Heap, open
 from .pickled import Pickled
-from .probe import ProbeResult, probe
+from .probe import Probe, ProbeResult, probe
 from .records import asdict, field, record
 from .results import (
     Backup,
@@ -56,6 +58,7 @@ __all__ = [
     "Deque",
     "Dict",
     "Diff",
+    "Finding",
     "Heap",
     "HeapClosedError",
     "HeapCorruptError",
@@ -68,6 +71,7 @@ __all__ = [
     "Pages",
     "Pending",
     "Pickled",
+    "Probe",
     "ProbeResult",
     "Problem",
     "ReadOnlyError",
@@ -79,6 +83,8 @@ __all__ = [
     "StaleObjectError",
     "TrackerError",
     "Unknown",
+    "UnreportedWriteError",
+    "Verdict",
     "VerifyReport",
     "WriteWatch",
     "asdict",

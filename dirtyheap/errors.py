@@ -21,6 +21,7 @@ __all__ = [
     "RecordClassError",
     "StaleObjectError",
     "TrackerError",
+    "UnreportedWriteError",
     "error_from_code",
 ]
 
@@ -66,6 +67,12 @@ class CommitError(HeapError):
     """A commit failed; nothing is lost, the same changes are in the next one."""
 
 
+class UnreportedWriteError(CommitError):
+    """Proof mode: pages changed and the watch did not report them. Nothing was committed and
+    nothing is lost: these pages count as written now, and the next commit holds them. Without
+    proof mode it would have been a commit that lacks a change."""
+
+
 class TrackerError(HeapError):
     """The kernel cannot, or can no longer, track the heap's memory as asked."""
 
@@ -92,6 +99,13 @@ _CODES: dict[int, tuple[str, type[Exception], str]] = {
     -10: ("DH_E_TRACKER", TrackerError, "the tracker asked for is not available here"),
     -11: ("DH_E_UNORDERED", TypeError, "the keys cannot be compared"),
     -12: ("DH_E_READ_ONLY", ReadOnlyError, "the heap is open for reading only"),
+    -13: (
+        "DH_E_UNREPORTED",
+        UnreportedWriteError,
+        "nothing was committed, the next commit holds these pages too. Memory that is pinned for a "
+        "device (io_uring fixed buffers, RDMA, a GPU) is written past the kernel's watch: call "
+        "heap.mark_dirty() after such writes. Anything else is a mistake in dirtyheap or a kernel",
+    ),
 }
 
 
@@ -112,4 +126,6 @@ def error_from_code(code: int, text: str = "") -> Exception:
     _, cls, fallback = _CODES[code]
     if cls is HeapFullError and "capacity=" not in text:
         text = f"{text}; {fallback}" if text else fallback
+    if cls is UnreportedWriteError and text:
+        text = f"{text}; {fallback}"
     return cls(text or fallback)

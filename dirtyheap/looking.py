@@ -24,6 +24,7 @@ class Looking(Guarded):
 
     if TYPE_CHECKING:
         _ptr: Any
+        _is_proved: bool
 
         def _open_store(self) -> Store | SnapshotStore: ...
 
@@ -136,6 +137,7 @@ class Looking(Guarded):
         return HeapStats(
             tracker=names.get(stats.tracker, "script"),
             tracker_reason=reason,
+            proof=self._is_proved,
             capacity_bytes=stats.capacity_pages * PAGE_BYTES,
             arena_bytes=stats.hwm_pages * PAGE_BYTES,
             free_bytes=stats.free_pages_count * PAGE_BYTES,

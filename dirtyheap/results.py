@@ -195,6 +195,7 @@ class HeapStats:
     Attributes:
         tracker: name of the mechanism that finds written pages.
         tracker_reason: why a better one was passed over; empty when none is better.
+        proof: whether every commit hashes every page (``dh.open(proof=True)``).
         capacity_bytes: address space reserved.
         arena_bytes: address space used so far (high-water mark).
         free_bytes: of these, in pages that hold nothing.
@@ -213,6 +214,7 @@ class HeapStats:
 
     tracker: str
     tracker_reason: str
+    proof: bool
     capacity_bytes: int
     arena_bytes: int
     free_bytes: int

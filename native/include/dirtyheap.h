@@ -37,7 +37,8 @@ enum {
     DH_E_UNHASHABLE = -9, /* the value cannot be a key                               */
     DH_E_TRACKER = -10,   /* the tracker asked for is not available here               */
     DH_E_UNORDERED = -11, /* keys that cannot be compared                              */
-    DH_E_READ_ONLY = -12  /* the heap is open for reading only                         */
+    DH_E_READ_ONLY = -12, /* the heap is open for reading only                         */
+    DH_E_UNREPORTED = -13 /* proof mode: a page changed and the watch did not report it */
 };
 
 enum {
@@ -125,6 +126,10 @@ const char *dh_error_name(int rc);
 /* From now on every store is refused with DH_E_READ_ONLY, and exported memory is read-only. Before
  * dh_load_finish: nothing is watched. For good. */
 void dh_heap_set_read_only(dh_heap *heap);
+/* Proof mode: from now on each capture of a commit hashes every page, and fails with DH_E_UNREPORTED
+ * when one changed that the watch did not report; the page is then in the next commit. Before
+ * dh_load_finish. */
+int dh_heap_prove(dh_heap *heap);
 /* Why a better tracker was not taken; "" when it was. */
 const char *dh_heap_tracker_reason(const dh_heap *heap);
 /* STOPS. */
@@ -396,6 +401,26 @@ int dh_pagemap_categories(int fd, uint64_t *known_out);
 
 /* A functional test of the kernel feature: 0, or why not in text_out. */
 int dh_probe(int tracker, char *text_out, size_t text_size);
+
+/* What the kernel can do beside that. */
+enum {
+    DH_ABILITY_UFFD_SYSCALL = 0, /* userfaultfd by system call                                 */
+    DH_ABILITY_UFFD_DEVICE,      /* by device node                                             */
+    DH_ABILITY_WP_ASYNC,         /* asynchronous write protection                              */
+    DH_ABILITY_PAGEMAP,          /* the process may open its own pagemap                       */
+    DH_ABILITY_PAGEMAP_SCAN,     /* the ioctl                                                  */
+    DH_ABILITY_WPALLOWED,        /* its category WPALLOWED                                     */
+    DH_ABILITY_GUARD,            /* guard pages, and their category                            */
+    DH_ABILITY_SOFT_DIRTY,       /* bit 55 of pagemap, cleared and set                         */
+    DH_ABILITY_DROPPED_PAGES,    /* 2 MiB of armed pages given back are reported               */
+    DH_ABILITY_DROPPED_HUGE,     /* the same, of an armed huge page                            */
+    DH_ABILITY_RICH_MASKS,       /* scans for more than WRITTEN find the same written pages    */
+    DH_ABILITY_UNREGISTERED,     /* memory that is not watched reads as written                */
+    DH_ABILITIES_COUNT
+};
+/* A functional test of one of them: 1 yes, 0 no, -1 it cannot be tested here; text_out, of at least
+ * one byte, says what was seen. Milliseconds. */
+int dh_ability(int ability, char *text_out, size_t text_size);
 
 /* --- the laboratory: techniques of write tracking side by side (native/lab/lab.h) --------------- */
 

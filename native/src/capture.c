@@ -11,6 +11,7 @@
 #include "encode.h"
 #include "gate.h"
 #include "precopy.h"
+#include "proof.h"
 
 /* --- taking (world stopped) ------------------------------------------------------------------------------- */
 
@@ -168,6 +169,8 @@ static int take_for_commit(dh_heap *heap, dh_capture *capture)
     rc = copy_data(heap, capture, &capture->changed);
     if (rc == 0)
         rc = copy_table(heap, capture, &capture->changed);
+    if (rc == 0)
+        rc = dhi_proof_check(heap, capture);
     if (rc == 0)
         dh_alloc_cool(heap, &capture->changed, capture->limit);
     return rc;

@@ -103,6 +103,8 @@ const char *dh_error_name(int rc)
         return "DH_E_UNORDERED";
     case DH_E_READ_ONLY:
         return "DH_E_READ_ONLY";
+    case DH_E_UNREPORTED:
+        return "DH_E_UNREPORTED";
     default:
         return rc > 0 ? errno_name(rc) : "unknown code";
     }

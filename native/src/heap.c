@@ -12,6 +12,7 @@
 #include "gate.h"
 #include "lazy.h"
 #include "precopy.h"
+#include "proof.h"
 
 #define CAPACITY_BYTES_MAX ((uint64_t)1 << 42) /* 4 TiB: page numbers have 31 bits, with room */
 #define CAPACITY_BYTES_MIN ((uint64_t)1 << 20)
@@ -130,6 +131,7 @@ static void free_committed(dh_heap *heap)
     dhi_capture_free(heap->empty);
     heap->spare = heap->empty = heap->in_flight = NULL;
     dhi_lazy_finish(heap);
+    dhi_proof_free(heap);
     dh_image_finish(&heap->image);
     dh_table_finish(&heap->table);
     dh_bits_finish(&heap->private_pages);

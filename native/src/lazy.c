@@ -10,6 +10,7 @@
 #include "crc32c.h"
 #include "gate.h"
 #include "mapping.h"
+#include "proof.h"
 
 int dhi_lazy_init(dh_heap *heap)
 {
@@ -280,6 +281,8 @@ int dhi_lazy_end(dh_heap *heap)
         rc = dh_watch_begin(heap->watch);
     if (rc == 0)
         rc = dh_watch_arm(heap->watch, heap->arena.hwm_pages);
+    if (rc == 0)
+        dhi_proof_begin(heap);
     if (rc == 0)
         dhi_lazy_finish(heap);
     return rc;

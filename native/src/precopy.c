@@ -17,6 +17,7 @@
 
 #include "encode.h"
 #include "gate.h"
+#include "proof.h"
 
 /* --- staged extents, ascending --------------------------------------------------------------- */
 
@@ -218,6 +219,7 @@ static int copy_written(dh_heap *heap, dh_capture *capture, uint64_t first, uint
             continue;
         }
         memcpy(copy, dh_arena_page(&heap->arena, (dh_pgno)p), DH_PAGE_BYTES);
+        dhi_proof_take(heap, (dh_pgno)p, copy);
         if (staged == NULL || memcmp(copy, staged, DH_PAGE_BYTES) != 0)
             capture->pages[capture->pages_count++] = (dh_pgno)p;
     }

@@ -363,6 +363,17 @@ uint64_t dh_watch_count(dh_watch *watch, int cursor, uint64_t limit)
     return count;
 }
 
+bool dh_watch_has(dh_watch *watch, int cursor, dh_pgno pgno)
+{
+    bool has;
+
+    if (!watch_enter(watch))
+        return true;
+    has = dh_bits_test(watch_cursor(watch, cursor), pgno);
+    watch_leave(watch);
+    return has;
+}
+
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
 {
     if (!dhi_watch_enter(watch))

@@ -138,6 +138,8 @@ void dh_watch_put_back_part(dh_watch *watch, int cursor, const dh_bits *from, ui
                             uint64_t limit);
 /* How many of the pages [0, limit) are in the cursor. */
 uint64_t dh_watch_count(dh_watch *watch, int cursor, uint64_t limit);
+/* Whether a page is in the cursor; true in a forked child, where nobody can tell. */
+bool dh_watch_has(dh_watch *watch, int cursor, dh_pgno pgno);
 /* OR the cursor's pages into *into and keep them. */
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
 /* The memory now in the range is the committed one: start clean, all cursors empty. */

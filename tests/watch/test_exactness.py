@@ -157,9 +157,9 @@ class Ledger:
         return commit
 
 
-def open_heap(tmp_path: Path, tracker: str) -> dh.Heap:
+def open_heap(tmp_path: Path, tracker: str, proof: bool | None = None) -> dh.Heap:
     require_tracker(tracker)
-    return dh.open(tmp_path / "heap", tracker=tracker)
+    return dh.open(tmp_path / "heap", tracker=tracker, proof=proof)
 
 
 def scanned_pages(heap: dh.Heap) -> int:
@@ -354,7 +354,7 @@ def test_a_collection_and_a_fold_write_no_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_the_oracle_notices_a_scan_that_is_not_merged(tmp_path: Path, tracker: str) -> None:
     rng = seeded()
-    with open_heap(tmp_path, tracker) as heap:
+    with open_heap(tmp_path, tracker, proof=False) as heap:
         ledger = Ledger(heap, tmp_path / "heap", [300_000])
         ledger.store_at_random(rng, ROUTES["slice"])
         ledger.commit_and_check()
@@ -367,7 +367,7 @@ def test_the_oracle_notices_a_scan_that_is_not_merged(tmp_path: Path, tracker: s
 def test_the_oracle_notices_a_container_store_that_is_not_merged(
     tmp_path: Path, tracker: str
 ) -> None:
-    with open_heap(tmp_path, tracker) as heap:
+    with open_heap(tmp_path, tracker, proof=False) as heap:
         ledger = Ledger(heap, tmp_path / "heap", [100])
         heap.root["dict"] = {i: i for i in range(1000)}
         ledger.commit_and_check(only_buffers=False)

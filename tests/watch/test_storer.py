@@ -104,10 +104,17 @@ class Run:
     lost: int = 0  # slots that held less than they must
 
 
-def run(library: ctypes.CDLL, path: Path, tracker: str, rng: random.Random, steps: int) -> Run:
+def run(
+    library: ctypes.CDLL,
+    path: Path,
+    tracker: str,
+    rng: random.Random,
+    steps: int,
+    proof: bool | None = None,
+) -> Run:
     course = Run()
     bounds = Bounds(np.zeros(PAGES, dtype="u8"))
-    with dh.open(path, tracker=tracker) as heap:
+    with dh.open(path, tracker=tracker, proof=proof) as heap:
         heap.root["memory"] = heap.buffer(PAGES * PAGE_BYTES)
         heap.commit()
         words = np.frombuffer(heap.root["memory"], dtype="u8").reshape(PAGES, -1)
@@ -163,6 +170,19 @@ def test_stores_without_the_gil_are_in_the_next_commit(
     assert course.lost == 0
 
 
+@pytest.mark.parametrize("window", [precopy.WINDOW_PAGES, 0])
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_proof_mode_accuses_no_store_without_the_gil(
+    library: ctypes.CDLL, path: Path, tracker: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are stored to between the scan, the copy and the hash."""
+    require_tracker(tracker)
+    monkeypatch.setattr(precopy, "WINDOW_PAGES", window)
+    course = run(library, path, tracker, seeded(), steps=10, proof=True)
+    assert course.commits + course.rollbacks > 5
+    assert course.lost == 0
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("window", [precopy.WINDOW_PAGES, 0])
@@ -184,7 +204,7 @@ def test_pages_that_nobody_reports_are_noticed(
     """The negative control: what the scan of the last commit reports does not reach its cursor."""
     require_tracker(tracker)
     bounds = Bounds(np.zeros(PAGES, dtype="u8"))
-    with dh.open(path, tracker=tracker) as heap:
+    with dh.open(path, tracker=tracker, proof=False) as heap:
         heap.root["memory"] = heap.buffer(PAGES * PAGE_BYTES)
         heap.commit()
         words = np.frombuffer(heap.root["memory"], dtype="u8").reshape(PAGES, -1)
