@@ -47,7 +47,17 @@ _GROUP: Final = "files"
 
 def findings(path: str | os.PathLike[str]) -> Iterator[Finding]:
     """All of them; ``path``: a heap, or where one is to be made."""
-    directory = _nearest_directory(Path(path).absolute())
+    try:
+        directory = _nearest_directory(Path(path).absolute())
+    except OSError as error:
+        yield Finding(
+            _GROUP,
+            "writable",
+            Verdict.WARNING,
+            f"{path} cannot be looked at: {error.strerror}; nothing was tested there",
+            "permission to enter the directories above it",
+        )
+        return
     yield _kind(directory)
     yield from _space(directory)
     try:

@@ -138,7 +138,10 @@ def _dumpable() -> Finding:
 
 def _memory() -> Iterator[Finding]:
     yield _page_size()
-    yield _address_space()
+    locking = _locking()
+    yield locking
+    yield _limit("ulimit -l", resource.RLIMIT_MEMLOCK)
+    yield _address_space(is_locked=locking.verdict is not Verdict.YES)
     yield _limit("ulimit -v", resource.RLIMIT_AS)
     overcommit = read_text("/proc/sys/vm/overcommit_memory") or "unknown"
     yield Finding(
@@ -147,8 +150,6 @@ def _memory() -> Iterator[Finding]:
         Verdict.FACT,
         overcommit + (": reservations count as memory" if overcommit == "2" else ""),
     )
-    yield _locking()
-    yield _limit("ulimit -l", resource.RLIMIT_MEMLOCK)
     yield _mappings()
     yield from _huge_pages()
 
@@ -184,7 +185,14 @@ def can_reserve(size: int) -> bool:
     return True
 
 
-def _address_space() -> Finding:
+def _address_space(*, is_locked: bool) -> Finding:
+    if is_locked:
+        return Finding(
+            "memory",
+            "address-space",
+            Verdict.UNTESTED,
+            "what is reserved would be filled and locked, see mlockall",
+        )
     size = CAPACITY_BYTES
     while size >= CAPACITY_BYTES_MIN and not can_reserve(size):
         size //= 2
@@ -208,8 +216,8 @@ def _locking() -> Finding:
     try:
         with mmap.mmap(-1, _LOCK_TRIAL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
             is_locked = _locked_kb() > before
-    except OSError:
-        is_locked = before > 0  # refused by ulimit -l, as it would be for a heap
+    except OSError as error:
+        is_locked = error.errno == errno.EAGAIN  # beyond ulimit -l, as a heap would be
     if not is_locked:
         return Finding("memory", "mlockall", Verdict.YES, "new memory is not locked")
     return Finding(
@@ -245,8 +253,11 @@ def _mappings() -> Finding:
 
 
 def _huge_pages() -> Iterator[Finding]:
-    places = {"thp": "enabled", "thp-shared": "shmem_enabled"}
-    for name, file_name in places.items():
+    places = {
+        "thp": ("enabled", "heaps ask for small pages"),
+        "thp-shared": ("shmem_enabled", "heaps use no shared memory"),
+    }
+    for name, (file_name, note) in places.items():
         text = read_text(f"/sys/kernel/mm/transparent_hugepage/{file_name}")
         chosen = text.partition("[")[2].partition("]")[0] or "not there"
-        yield Finding("memory", name, Verdict.FACT, f"{chosen}; heaps ask for small pages")
+        yield Finding("memory", name, Verdict.FACT, f"{chosen}; {note}")

@@ -44,6 +44,17 @@ def history(path: Path) -> list[str]:
     return [str(change) for change in diff.changes if change.kind == "added"]
 
 
+def proof_and_probe(path: Path) -> list[str]:
+    with dh.open(path, proof=True) as heap:
+        assert_type(heap.stats().proof, bool)
+    found = dh.probe(path)
+    assert_type(found[0], dh.ProbeResult)
+    assert_type(found.tracker, str)
+    assert_type(found.finding("mlockall").verdict, dh.Verdict)
+    reasons = [result.reason for result in found if not result.works]
+    return reasons + [f"{each.text}: {each.remedy}" for each in found.warnings]
+
+
 class Money:
     def __init__(self, cents: int) -> None:
         self.cents = cents
