@@ -367,10 +367,10 @@ bool dh_watch_has(dh_watch *watch, int cursor, dh_pgno pgno)
 {
     bool has;
 
-    if (!watch_enter(watch))
+    if (!dhi_watch_enter(watch))
         return true;
-    has = dh_bits_test(watch_cursor(watch, cursor), pgno);
-    watch_leave(watch);
+    has = dh_bits_test(dhi_watch_cursor(watch, cursor), pgno);
+    dhi_watch_leave(watch);
     return has;
 }
 
