@@ -162,25 +162,11 @@ class Cursor:
         reset: bool = False,
     ) -> Pages:
         """As :meth:`WriteWatch.get`, for this cursor."""
-        watch = self._watch
-        first, limit = watch._bounds(start, stop)
-        most = _NO_LIMIT if max_pages is None else index(max_pages)
-        if not 0 < most <= _NO_LIMIT:
-            raise ValueError(f"max_pages must be positive, not {most}")
-        pages = ffi.new("dh_pages **")
-        watch._refuse_in_child()
-        with watch._lock:
-            handle = watch._handle_of(self)
-            _check(lib.dh_write_watch_get(handle, self._number, first, limit, most, reset, pages))
-        return Pages(ffi.gc(pages[0], lib.dh_pages_free), first, limit)
+        return self._watch._get(self, start, stop, max_pages, reset)
 
     def reset(self, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> None:
         """As :meth:`WriteWatch.reset`, for this cursor."""
-        watch = self._watch
-        first, limit = watch._bounds(start, stop)
-        watch._refuse_in_child()
-        with watch._lock:
-            _check(lib.dh_write_watch_reset(watch._handle_of(self), self._number, first, limit))
+        self._watch._reset(self, start, stop)
 
     def close(self) -> None:
         """Give the cursor back; closing twice does nothing."""
@@ -205,8 +191,7 @@ class Cursor:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_number", -1) >= 0 and self is not self._watch._first:
-            self.close()
+        self.close()
 
 
 class WriteWatch:
@@ -245,7 +230,7 @@ class WriteWatch:
 
     Attributes:
         buffer: the memory, as a flat writable ``memoryview``. Memory of the watch's own lives as
-            long as the watch or any view of it.
+            long as the watch or any view of it; a buffer that was given is let go by ``close()``.
         page_bytes: 4096.
         pages_count: of the memory.
         technique: the one in use.
@@ -261,6 +246,7 @@ class WriteWatch:
         self._handle: Any = None
         number = technique_named(technique, self._TECHNIQUES)
         self.buffer: Final = _memory(buffer_or_size)
+        self._is_own: Final = isinstance(self.buffer.obj, _OwnMemory)
         held = ffi.from_buffer("char[]", self.buffer, require_writable=True)
         address = int(ffi.cast("uintptr_t", held))
         self.pages_count: Final = _pages_count(buffer_or_size, address, len(self.buffer))
@@ -270,7 +256,7 @@ class WriteWatch:
         self._held = held
         self.technique: Final = self._name_of(lib.dh_write_watch_tracker(self._handle))
         self.reason: Final = _text(lib.dh_write_watch_reason(self._handle))
-        self._first: Final = Cursor(self, lib.dh_write_watch_cursor(self._handle))
+        self._number: Final = int(lib.dh_write_watch_cursor(self._handle))
 
     @staticmethod
     def whole_pages(buffer: SupportsBuffer) -> memoryview:
@@ -314,19 +300,19 @@ class WriteWatch:
             ValueError: page numbers outside the memory, max_pages below 1, or the watch is closed.
             TrackerError: a part of the memory is no longer tracked; or this is a forked child.
         """
-        return self._first.get(start, stop, max_pages=max_pages, reset=reset)
+        return self._get(self, start, stop, max_pages, reset)
 
     def reset(self, start: SupportsIndex = 0, stop: SupportsIndex | None = None) -> None:
         """Forget what was written to the pages of ``[start, stop)``. What a thread writes between a
         ``get()`` and this is forgotten, too: ``get(reset=True)`` has no such gap."""
-        self._first.reset(start, stop)
+        self._reset(self, start, stop)
 
     def mark(self, start: SupportsIndex, stop: SupportsIndex) -> None:
         """Enter pages by hand, for every cursor: for writes that the technique cannot see."""
         first, limit = self._bounds(start, stop)
         self._refuse_in_child()
         with self._lock:
-            _check(lib.dh_write_watch_mark(self._handle_of(self._first), first, limit))
+            _check(lib.dh_write_watch_mark(self._handle_of(self), first, limit))
 
     def cursor(self) -> Cursor:
         """An independent view, for which nothing was written yet. At most seven beside the watch's
@@ -341,23 +327,55 @@ class WriteWatch:
         number = ffi.new("int *")
         self._refuse_in_child()
         with self._lock:
-            _check(lib.dh_write_watch_cursor_open(self._handle_of(self._first), number))
+            _check(lib.dh_write_watch_cursor_open(self._handle_of(self), number))
             return Cursor(self, number[0])
 
     def close(self) -> None:
-        """End the watch; the memory stays as it is. Closing twice does nothing."""
+        """End the watch and let go of a buffer that was given; memory of the watch's own stays as
+        long as anything shows it. Closing twice does nothing."""
         if os.getpid() != self._pid:  # where the lock's owner may not exist
             self._end()
             return
         with self._lock:
             self._end()
 
+    def _get(
+        self,
+        cursor: Cursor | WriteWatch,
+        start: SupportsIndex,
+        stop: SupportsIndex | None,
+        max_pages: SupportsIndex | None,
+        reset: bool,
+    ) -> Pages:
+        first, limit = self._bounds(start, stop)
+        most = _NO_LIMIT if max_pages is None else index(max_pages)
+        if not 0 < most <= _NO_LIMIT:
+            raise ValueError(f"max_pages must be positive, not {most}")
+        pages = ffi.new("dh_pages **")
+        self._refuse_in_child()
+        with self._lock:
+            handle = self._handle_of(cursor)
+            number = cursor._number
+            _check(lib.dh_write_watch_get(handle, number, first, limit, most, reset, pages))
+        return Pages(ffi.gc(pages[0], lib.dh_pages_free), first, limit)
+
+    def _reset(
+        self, cursor: Cursor | WriteWatch, start: SupportsIndex, stop: SupportsIndex | None
+    ) -> None:
+        first, limit = self._bounds(start, stop)
+        self._refuse_in_child()
+        with self._lock:
+            handle = self._handle_of(cursor)
+            _check(lib.dh_write_watch_reset(handle, cursor._number, first, limit))
+
     def _end(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
-            self._first._number = -1
             ffi.release(handle)
             ffi.release(self._held)
+            if not self._is_own:
+                with contextlib.suppress(BufferError):  # somebody has a view of it, and keeps it
+                    self.buffer.release()
 
     def _name_of(self, tracker: int) -> str:
         return next(name for name, number in self._TECHNIQUES.items() if number == tracker)
@@ -375,7 +393,7 @@ class WriteWatch:
         if os.getpid() != self._pid:
             raise TrackerError(_SENTENCES[lib.DH_E_FORKED])
 
-    def _handle_of(self, cursor: Cursor) -> Any:
+    def _handle_of(self, cursor: Cursor | WriteWatch) -> Any:
         if self._handle is None:
             raise ValueError("the watch is closed")
         if cursor._number < 0:
@@ -405,6 +423,10 @@ class WriteWatch:
 # --- the memory -----------------------------------------------------------------------------------
 
 
+class _OwnMemory(mmap.mmap):
+    """Memory that a watch made for itself."""
+
+
 def _memory(buffer_or_size: SupportsBuffer | SupportsIndex) -> memoryview:
     """A flat writable view of the buffer, or of new memory."""
     try:  # first: an integer of numpy is a buffer, too, and an array has __index__
@@ -427,13 +449,13 @@ def _memory(buffer_or_size: SupportsBuffer | SupportsIndex) -> memoryview:
     return view.cast("B")
 
 
-def _new_memory(size: int) -> mmap.mmap:
+def _new_memory(size: int) -> _OwnMemory:
     """Private zeroed memory, made when it is touched; without huge pages, which the first write
     would split. It is unmapped when nothing shows it any more."""
     if size <= 0:
         raise ValueError(f"a size in bytes must be positive, not {size}")
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-    memory = mmap.mmap(-1, -(-size // PAGE_BYTES) * PAGE_BYTES, flags=flags)
+    memory = _OwnMemory(-1, -(-size // PAGE_BYTES) * PAGE_BYTES, flags=flags)
     with contextlib.suppress(OSError):  # a kernel without huge pages refuses, which is as good
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory

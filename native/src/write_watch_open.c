@@ -107,8 +107,11 @@ static int start(dh_write_watch *w, const sentence *why)
     if (rc != 0)
         return rc;
     rc = dh_watch_arm(w->watch, w->pages_count);
-    if (rc != 0)
-        return refuse(why, rc, "the first scan of this memory failed");
+    if (rc != 0) {
+        snprintf(why->text, why->size, "the first scan of this memory failed (%s)",
+                 rc > 0 ? strerror(rc) : dh_error_name(rc));
+        return rc == ENOMEM ? rc : DH_E_WATCH;
+    }
     w->cursor = dh_watch_cursor_open(w->watch);
     return w->cursor < 0 ? ENOMEM : 0;
 }

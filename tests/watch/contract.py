@@ -1,0 +1,579 @@
+"""The contract of a write watch as a list of clauses, and what each technique cannot do.
+
+A clause gets a function that opens a watch of one technique, and asserts. Where a technique cannot
+satisfy a clause, CANNOT says so with the reason, and the clause must fail with it: the table is
+tested, not believed. Other techniques join by an entry in TECHNIQUES and rows in CANNOT.
+
+Sources: [G] Microsoft, GetWriteWatch (memoryapi.h), [R] Microsoft, ResetWriteWatch (memoryapi.h),
+both at learn.microsoft.com/windows/win32/api/memoryapi; [W] the conformance test of Wine, which is
+written to pass on Windows, dlls/kernel32/tests/virtual.c; [K] the kernel's own documentation,
+Documentation/admin-guide/mm/pagemap.rst and userfaultfd.rst; [D] dirtyheap's own promises.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import random
+import socket
+import struct
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from helpers import in_child, skip_test
+
+import dirtyheap as dh
+
+PAGE = 4096
+PAGES = 1500  # more than one huge page, fewer than a scan's chunk
+
+Open = Callable[[Any], dh.WriteWatch]
+Check = Callable[[Open], None]
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+@dataclass(frozen=True)
+class Clause:
+    source: str  # a letter of the list above
+    text: str
+    check: Check
+
+
+CLAUSES: dict[str, Clause] = {}
+
+
+def clause(source: str, text: str) -> Callable[[Check], Check]:
+    def add(check: Check) -> Check:
+        CLAUSES[check.__name__] = Clause(source, text, check)
+        return check
+
+    return add
+
+
+def opener(technique: str) -> Open:
+    return lambda memory: dh.WriteWatch(memory, technique=technique)
+
+
+TECHNIQUES: dict[str, Open] = {name: opener(name) for name in ("uffd", "uffd-dev", "compare")}
+
+_SEES_CONTENT_ONLY = "it compares bytes: a write that leaves them as they were is none"
+_SEES_OWN_MAPPING_ONLY = "the kernel protects this mapping; others lead to the page by another way"
+CANNOT: dict[tuple[str, str], str] = {
+    ("compare", "the_same_bytes_written_again_are_told"): _SEES_CONTENT_ONLY,
+    ("compare", "a_write_that_was_undone_is_told"): _SEES_CONTENT_ONLY,
+    ("uffd", "a_write_through_another_mapping_is_told"): _SEES_OWN_MAPPING_ONLY,
+    ("uffd-dev", "a_write_through_another_mapping_is_told"): _SEES_OWN_MAPPING_ONLY,
+    ("uffd", "a_write_to_the_file_of_a_private_mapping_is_told"): _SEES_OWN_MAPPING_ONLY,
+    ("uffd-dev", "a_write_to_the_file_of_a_private_mapping_is_told"): _SEES_OWN_MAPPING_ONLY,
+    ("uffd", "a_private_page_given_back_to_its_file_is_told"): "the kernel tells of writes only",
+    (
+        "uffd-dev",
+        "a_private_page_given_back_to_its_file_is_told",
+    ): "the kernel tells of writes only",
+}
+
+
+# --- what clauses share ---------------------------------------------------------------------------
+
+
+def write(watch: dh.WriteWatch, *pages: int) -> None:
+    """Change a byte of each page."""
+    for page in pages:
+        at = page * PAGE + random.randrange(PAGE)
+        watch.buffer[at] = (watch.buffer[at] + 1) % 256
+
+
+def told(pages: dh.Pages) -> list[int]:
+    return list(pages.numbers())
+
+
+def address(watch: dh.WriteWatch) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(watch.buffer))
+
+
+def mprotect(watch: dh.WriteWatch, access: int) -> None:
+    if libc.mprotect(address(watch), len(watch.buffer), access) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect")
+
+
+def drop(watch: dh.WriteWatch, page: int) -> None:
+    if libc.madvise(address(watch) + page * PAGE, PAGE, mmap.MADV_DONTNEED) != 0:
+        raise OSError(ctypes.get_errno(), "madvise")
+
+
+def shared_file(pages: int) -> int:
+    """A file in memory, full of ones."""
+    fd = os.memfd_create("dirtyheap-test")
+    os.write(fd, b"\1" * (pages * PAGE))
+    return fd
+
+
+# --- GetWriteWatch --------------------------------------------------------------------------------
+
+
+@clause("G", "pages written since the region was allocated: in a new one there are none")
+def a_new_region_has_no_written_pages(open_watch: Open) -> None:
+    memory = mmap.mmap(-1, PAGES * PAGE)
+    memory[: 100 * PAGE] = b"\1" * (100 * PAGE)  # before it was watched
+    with open_watch(memory) as watch:
+        assert told(watch.get()) == []
+    with open_watch(PAGES * PAGE) as watch:
+        assert told(watch.get()) == []
+
+
+@clause("G", "the addresses of the pages that were written are told, and no others")
+def exactly_the_written_pages_are_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        for count in (1, 7, 200, 3000, 0):
+            pages = {random.randrange(PAGES) for _ in range(count)}
+            write(watch, *pages)
+            assert told(watch.get(reset=True)) == sorted(pages)
+
+
+@clause("G", "the buffer receives page addresses in ascending order")
+def pages_are_told_in_ascending_order(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, *random.sample(range(PAGES), 300))
+        numbers = told(watch.get())
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) == 300
+
+
+@clause("G", "flags 0: the write-tracking state is not reset, so the next call tells the same")
+def a_get_without_reset_changes_nothing(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 3, 700, 1499)
+        assert [told(watch.get()) for _ in range(3)] == [[3, 700, 1499]] * 3
+        assert told(watch.get(reset=True)) == [3, 700, 1499]
+
+
+@clause("G", "WRITE_WATCH_FLAG_RESET: told and reset in one call")
+def a_get_with_reset_tells_a_page_once_for_each_write(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 5, 6)
+        assert told(watch.get(reset=True)) == [5, 6]
+        assert told(watch.get(reset=True)) == []
+        write(watch, 6)
+        assert told(watch.get(reset=True)) == [6]
+
+
+@clause("G", "base address and region size: only pages of that part are told")
+def a_get_is_about_its_range_only(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 9, 10, 19, 20, 1000)
+        assert told(watch.get(10, 20)) == [10, 19]
+        assert told(watch.get(10, 10)) == []
+        assert told(watch.get(1000)) == [1000]
+
+
+@clause("G", "a reset flag resets the pages of the range asked about, and no others")
+def a_get_with_reset_resets_its_range_only(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 9, 10, 19, 20)
+        assert told(watch.get(10, 20, reset=True)) == [10, 19]
+        assert told(watch.get()) == [9, 20]
+
+
+@clause("G", "count: at most so many pages as the array has room for")
+def a_get_tells_at_most_as_many_as_asked(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, *range(0, PAGES, 3))
+        for most in (1, 2, 64, 499):
+            assert told(watch.get(max_pages=most)) == list(range(0, PAGES, 3))[:most]
+
+
+@clause("W", "with a smaller array only the pages that were returned are reset")
+def only_told_pages_are_reset(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 1, 2, 3, 1200)
+        assert told(watch.get(max_pages=2, reset=True)) == [1, 2]
+        assert told(watch.get()) == [3, 1200]
+
+
+@clause("W", "calling again gives the rest: every page once, none left out")
+def going_on_gives_every_page_once(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        for most in (1, 5, 100):
+            pages = sorted(random.sample(range(PAGES), 150))
+            write(watch, *pages)
+            found, at = [], 0
+            while at is not None:
+                part = watch.get(at, max_pages=most, reset=True)
+                assert part.count <= most
+                found += told(part)
+                at = part.next
+            assert found == pages
+            assert told(watch.get()) == []
+
+
+@clause("G", "granularity: the size of a page")
+def the_page_size_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        assert watch.page_bytes == PAGE == mmap.PAGESIZE
+        assert watch.pages_count == PAGES
+
+
+@clause("G", "invalid parameters are refused, and change nothing")
+def bad_arguments_are_refused(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 1)
+        for start, stop in ((-1, 1), (2, 1), (0, PAGES + 1), (PAGES + 1, None)):
+            for verb in (watch.get, watch.reset):
+                try:
+                    verb(start, stop)
+                except ValueError as error:
+                    assert "page numbers" in str(error)
+                else:
+                    raise AssertionError(f"{verb.__name__}({start}, {stop}) is taken")
+        assert told(watch.get()) == [1]
+
+
+@clause("G", "memory that is not watched is refused: it must be whole pages of writable memory")
+def what_cannot_be_watched_is_refused(open_watch: Open) -> None:
+    memory = mmap.mmap(-1, 10 * PAGE)
+    view = memoryview(memory)
+    bad = (
+        view[1:],
+        view[: PAGE + 1],
+        view[:0],
+        view[:PAGE].toreadonly(),
+        bytes(PAGE),
+        0,
+        -PAGE,
+        {},
+    )
+    for part in bad:
+        try:
+            open_watch(part).close()
+        except (ValueError, TypeError, BufferError):
+            pass
+        else:
+            raise AssertionError(f"{part!r} is taken")
+
+
+# --- ResetWriteWatch ------------------------------------------------------------------------------
+
+
+@clause("R", "resets the write-tracking state for a region")
+def a_reset_forgets_without_telling(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, *range(200))
+        watch.reset()
+        assert told(watch.get()) == []
+        write(watch, 7)
+        assert told(watch.get()) == [7]
+
+
+@clause("R", "base address and region size: of that region only")
+def a_reset_is_about_its_range_only(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 9, 10, 19, 20)
+        watch.reset(10, 20)
+        watch.reset(0, 0)
+        assert told(watch.get()) == [9, 20]
+
+
+@clause("R", "a collector gets the pages, cleans up in them, and resets to forget its own writes")
+def a_collector_can_forget_its_own_writes(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 3, 4)
+        pages = watch.get()
+        for run in pages:
+            write(watch, *run)
+        watch.reset()
+        assert told(watch.get()) == []
+        write(watch, 4)
+        assert told(watch.get(reset=True)) == [4]
+
+
+# --- what counts as a write -----------------------------------------------------------------------
+
+
+@clause("W", "a store across the boundary of two pages marks both")
+def a_store_across_a_boundary_marks_both_pages(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        word = ctypes.c_uint64.from_buffer(watch.buffer, 8 * PAGE - 4)
+        word.value = 0x0102030405060708
+        del word
+        assert told(watch.get()) == [7, 8]
+
+
+@clause("G", "reading is no write, whether the page was ever touched or not")
+def reading_is_no_write(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, *range(0, PAGES, 2))
+        watch.reset()
+        assert sum(watch.buffer[::PAGE]) >= 0
+        with open("/dev/null", "wb", buffering=0) as sink:
+            sink.write(watch.buffer)
+        assert told(watch.get()) == []
+
+
+@clause("W", "changing the protection and back changes nothing, and writes after it count")
+def protection_changes_are_no_writes(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 3)
+        mprotect(watch, mmap.PROT_READ)
+        assert told(watch.get()) == [3]
+        mprotect(watch, mmap.PROT_READ | mmap.PROT_WRITE)
+        assert told(watch.get(reset=True)) == [3]
+        write(watch, 4)
+        assert told(watch.get()) == [4]
+
+
+@clause(
+    "W", "a call that the kernel rejects writes nothing; less than the whole buffer may be marked"
+)
+def a_rejected_call_is_no_write(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        read_end, write_end = os.pipe()
+        os.close(write_end)
+        with open(read_end, "rb", buffering=0) as file:
+            assert file.readinto(watch.buffer) == 0
+        assert told(watch.get()) == []
+
+
+@clause("D", "the same bytes written again are a write")
+def the_same_bytes_written_again_are_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        watch.buffer[5 * PAGE] = 1
+        watch.reset()
+        watch.buffer[5 * PAGE] = 1
+        assert told(watch.get()) == [5]
+
+
+@clause("D", "a write that was undone before anybody asked is a write")
+def a_write_that_was_undone_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        watch.buffer[5 * PAGE] = 1
+        watch.buffer[5 * PAGE] = 0
+        assert told(watch.get()) == [5]
+
+
+@clause("D", "what was told as changed and is changed back is told again")
+def a_change_back_after_a_get_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        for value in (1, 0, 1):
+            watch.buffer[5 * PAGE] = value
+            assert told(watch.get(reset=True)) == [5]
+
+
+# --- writers in the kernel ------------------------------------------------------------------------
+
+DATA = bytes(range(1, 251)) * 40  # 10,000 bytes: three pages from anywhere in the first
+AT = 30 * PAGE + 100
+EXPECTED = [30, 31, 32]
+
+
+@clause("W", "read(2) into the memory")
+def a_read_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch, tempfile.TemporaryFile(buffering=0) as file:
+        file.write(DATA)
+        file.seek(0)
+        assert file.readinto(watch.buffer[AT : AT + len(DATA)]) == len(DATA)
+        assert told(watch.get(reset=True)) == EXPECTED
+        assert watch.buffer[AT : AT + len(DATA)] == DATA
+
+
+@clause("W", "readv(2) into parts of the memory")
+def a_readv_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch, tempfile.TemporaryFile(buffering=0) as file:
+        file.write(DATA)
+        parts = [watch.buffer[AT : AT + 5000], watch.buffer[AT + 100 * PAGE :][:5000]]
+        assert os.preadv(file.fileno(), parts, 0) == len(DATA)
+        assert told(watch.get(reset=True)) == [30, 31, 130, 131]
+
+
+@clause("W", "recv(2) into the memory")
+def a_recv_is_told(open_watch: Open) -> None:
+    left, right = socket.socketpair()
+    with open_watch(PAGES * PAGE) as watch, left, right:
+        left.sendall(DATA[:5000])
+        assert right.recv_into(watch.buffer[AT:], 5000, socket.MSG_WAITALL) == 5000
+        assert told(watch.get(reset=True)) == EXPECTED[:2]
+
+
+@clause("K", "a read with O_DIRECT, which a device may do by itself")
+def a_direct_read_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch, tempfile.NamedTemporaryFile(dir=".") as file:
+        file.write(b"\2" * (2 * PAGE))
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            fd = os.open(file.name, os.O_RDONLY | os.O_DIRECT)
+        except OSError as error:
+            skip_test(f"O_DIRECT is refused by this file system: {error}")
+        try:
+            count = os.preadv(fd, [watch.buffer[30 * PAGE : 32 * PAGE]], 0)
+        finally:
+            os.close(fd)
+        assert count == 2 * PAGE
+        assert told(watch.get(reset=True)) == [30, 31]
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+
+
+@clause("K", "process_vm_writev(2), as another process writes")
+def a_process_vm_writev_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        source = ctypes.create_string_buffer(DATA, len(DATA))
+        local = _IoVec(ctypes.addressof(source), len(DATA))
+        remote = _IoVec(address(watch) + AT, len(DATA))
+        written = libc.process_vm_writev(
+            os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0
+        )
+        assert written == len(DATA)
+        assert told(watch.get(reset=True)) == EXPECTED
+
+
+@clause("K", "/proc/pid/mem, as a debugger writes")
+def a_debuggers_write_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        fd = os.open("/proc/self/mem", os.O_RDWR)
+        try:
+            assert os.pwrite(fd, DATA, address(watch) + AT) == len(DATA)
+        finally:
+            os.close(fd)
+        assert told(watch.get(reset=True)) == EXPECTED
+
+
+@clause("D", "struct.pack_into, a slice of a memoryview, memset: every store is one")
+def stores_of_libraries_are_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        struct.pack_into("<Q", watch.buffer, 2 * PAGE + 8, 77)
+        watch.buffer[4 * PAGE : 5 * PAGE] = b"\1" * PAGE
+        ctypes.memset(address(watch) + 7 * PAGE, 3, 1)
+        assert told(watch.get()) == [2, 4, 7]
+
+
+# --- what changes memory and is no write through it ----------------------------------------------
+
+
+@clause("K", "a page given back to the kernel is zeros now: it counts as written")
+def a_page_given_back_is_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 3, 4)
+        watch.reset()
+        drop(watch, 4)
+        assert told(watch.get(reset=True)) == [4]
+        write(watch, 4)
+        assert told(watch.get(reset=True)) == [4]
+
+
+@clause("D", "a write to shared memory through another mapping")
+def a_write_through_another_mapping_is_told(open_watch: Open) -> None:
+    fd = shared_file(20)
+    other = mmap.mmap(fd, 20 * PAGE)
+    with mmap.mmap(fd, 20 * PAGE) as mine, open_watch(mine) as watch:
+        other[7 * PAGE] = 9
+        assert mine[7 * PAGE] == 9
+        assert told(watch.get()) == [7]
+    os.close(fd)
+
+
+@clause("D", "a write to a file under a page of a private mapping that has no copy yet")
+def a_write_to_the_file_of_a_private_mapping_is_told(open_watch: Open) -> None:
+    fd = shared_file(20)
+    with mmap.mmap(fd, 20 * PAGE, flags=mmap.MAP_PRIVATE) as mine, open_watch(mine) as watch:
+        os.pwrite(fd, b"\7", 7 * PAGE)
+        assert mine[7 * PAGE] == 7
+        assert told(watch.get()) == [7]
+    os.close(fd)
+
+
+@clause("D", "a private copy of a file's page given back: the file's bytes show again")
+def a_private_page_given_back_to_its_file_is_told(open_watch: Open) -> None:
+    fd = shared_file(20)
+    with mmap.mmap(fd, 20 * PAGE, flags=mmap.MAP_PRIVATE) as mine, open_watch(mine) as watch:
+        write(watch, 7)
+        watch.reset()
+        drop(watch, 7)
+        assert told(watch.get()) == [7]
+    os.close(fd)
+
+
+@clause("D", "mark() enters by hand what cannot be seen, for every cursor")
+def marked_pages_are_told(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        other = watch.cursor()
+        write(watch, 3)
+        watch.mark(5, 7)
+        assert told(watch.get(reset=True)) == told(other.get(reset=True)) == [3, 5, 6]
+        assert told(watch.get()) == []
+
+
+# --- cursors, watches, processes ------------------------------------------------------------------
+
+
+@clause("D", "what one cursor resets is still written for the others")
+def cursors_are_independent(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        write(watch, 1)
+        other = watch.cursor()
+        assert told(other.get()) == [], "nothing was written yet for a new cursor"
+        write(watch, 2)
+        assert told(watch.get(reset=True)) == [1, 2]
+        write(watch, 3)
+        other.reset(3, 4)
+        assert told(other.get()) == [2]
+        assert told(watch.get()) == [3]
+
+
+@clause("D", "several watches on neighbouring memory do not hear of each other's writes")
+def watches_are_independent(open_watch: Open) -> None:
+    memory = memoryview(mmap.mmap(-1, 30 * PAGE))
+    with (
+        open_watch(memory[: 10 * PAGE]) as low,
+        open_watch(memory[10 * PAGE : 20 * PAGE]) as middle,
+        open_watch(memory[20 * PAGE :]) as high,
+    ):
+        write(low, 9)
+        write(high, 0)
+        assert [told(each.get(reset=True)) for each in (low, middle, high)] == [[9], [], [0]]
+        low.close()
+        write(middle, 0, 9)
+        assert told(middle.get()) == [0, 9]
+
+
+@clause("D", "in a forked child every verb raises; the parent's watch goes on")
+def a_fork_leaves_the_parents_watch_alone(open_watch: Open) -> None:
+    with open_watch(PAGES * PAGE) as watch:
+        other = watch.cursor()
+        write(watch, 1)
+
+        def child() -> list[str]:
+            verbs = (
+                watch.get,
+                watch.reset,
+                watch.cursor,
+                other.get,
+                other.reset,
+                lambda: watch.mark(0, 1),
+            )
+            refused = []
+            for verb in verbs:
+                try:
+                    verb()
+                except dh.TrackerError as error:
+                    refused.append(str(error))
+            write(watch, 50)
+            with open_watch(watch.buffer) as own:  # a watch of its own works
+                write(own, 60)
+                assert told(own.get()) == [60]
+            other.close()
+            watch.close()
+            return refused
+
+        refused = in_child(child)
+        assert isinstance(refused, list), refused
+        assert len(refused) == 6 and all("parent" in text for text in refused)
+        write(watch, 2)
+        assert told(watch.get(reset=True)) == [1, 2]
