@@ -34,10 +34,12 @@ static const dh_lab_technique about_uffd_dev = {
     .is_for_heaps = 1,
 };
 
-static const dh_lab_technique about_compare = {
-    .name = "compare",
-    .idea = "every page compared with a copy",
-    .cannot_see = "a store of the same bytes",
+static const dh_lab_technique about_shadow = {
+    .name = "shadow",
+    .idea = "every page compared with a copy; in heaps, where it is named compare, with the "
+            "committed image",
+    .cannot_see = "a store of the same bytes; a page that went A, B, A between two scans, so that "
+                  "writers must stand still while reported pages are copied",
     .breaks = "nothing; each scan reads everything twice, and a copy is kept",
     .is_for_heaps = 1,
 };
@@ -50,7 +52,7 @@ typedef struct {
 static const technique techniques[] = {
     {&about_uffd, &dh_tracker_uffd},
     {&about_uffd_dev, &dh_tracker_uffd_dev},
-    {&about_compare, &dh_tracker_shadow},
+    {&about_shadow, &dh_tracker_shadow},
     {&dhl_about_hash, &dhl_tracker_hash},
     {&dhl_about_soft_dirty, &dhl_tracker_soft_dirty},
     {&dhl_about_mprotect, &dhl_tracker_mprotect},
