@@ -276,8 +276,8 @@ static uint64_t random_below(uint64_t limit)
 
 static void store_word(const dh_range *range, uint64_t pgno)
 {
-    volatile uint64_t *word = (uint64_t *)(void *)dh_range_page(range, pgno) +
-                              random_below(DH_PAGE_WORDS);
+    volatile uint64_t *word =
+        (uint64_t *)(void *)dh_range_page(range, pgno) + random_below(DH_PAGE_WORDS);
 
     *word = *word + 1;
 }
@@ -428,7 +428,8 @@ int main(int argc, char **argv)
     void *base;
 
     if (argc < 5)
-        check(EINVAL, "usage: watch_techniques cost|cards|game|code|checkpoint MEGABYTES N NAME...;");
+        check(EINVAL,
+              "usage: watch_techniques cost|cards|game|code|checkpoint MEGABYTES N NAME...;");
     pages_count = strtoull(argv[2], NULL, 10) << (20 - DH_PAGE_SHIFT);
     check(pages_count == 0 || (pages_count & (pages_count - 1)) != 0 ? EINVAL : 0,
           "MEGABYTES must be a power of two;");

@@ -8,7 +8,7 @@
 1
 """
 
-from . import pagemap
+from . import lab, pagemap
 from ._native import Buffer, Deque, Dict, List, Record, Set, SortedDict, to_python
 from .errors import (
     CommitError,
@@ -89,6 +89,7 @@ __all__ = [
     "WriteWatch",
     "asdict",
     "field",
+    "lab",
     "open",
     "pagemap",
     "probe",

@@ -238,6 +238,7 @@ class WriteWatch:
     """
 
     _TECHNIQUES: ClassVar[Mapping[str, int]] = TECHNIQUES
+    _CORE_OPEN: ClassVar[Any] = lib.dh_write_watch_open
     page_bytes: Final = PAGE_BYTES
 
     def __init__(
@@ -252,7 +253,8 @@ class WriteWatch:
         self.pages_count: Final = _pages_count(buffer_or_size, address, len(self.buffer))
         self._pid: Final = os.getpid()
         self._lock: Final = RLock()
-        self._handle = ffi.gc(_open(address, self.pages_count, number), lib.dh_write_watch_close)
+        core = _open(type(self)._CORE_OPEN, address, self.pages_count, number)
+        self._handle = ffi.gc(core, lib.dh_write_watch_close)
         self._held = held
         self.technique: Final = self._name_of(lib.dh_write_watch_tracker(self._handle))
         self.reason: Final = _text(lib.dh_write_watch_reason(self._handle))
@@ -480,10 +482,10 @@ def _text(sentence: Any) -> str:
     return str(ffi.string(sentence).decode("utf-8", "replace"))
 
 
-def _open(address: int, pages_count: int, technique: int) -> Any:
+def _open(core_open: Any, address: int, pages_count: int, technique: int) -> Any:
     handle = ffi.new("dh_write_watch **")
     why = ffi.new("char[]", 512)
-    rc = lib.dh_write_watch_open(address, pages_count, technique, handle, why, 512)
+    rc = core_open(address, pages_count, technique, handle, why, 512)
     if rc == 0:
         return handle[0]
     text = _text(why)

@@ -435,6 +435,11 @@ typedef struct {
 size_t dh_lab_techniques_count(void);
 /* NULL beyond the end. */
 const dh_lab_technique *dh_lab_technique_at(size_t index);
+/* The number of its tracker, -1 beyond the end. */
+int dh_lab_technique_tracker(size_t index);
+/* As dh_write_watch_open, with a tracker that is not for heaps; never over a heap's memory. */
+int dh_lab_watch_open(uint64_t address, uint64_t pages_count, int tracker,
+                      dh_write_watch **watch_out, char *why_out, size_t why_size);
 /* A functional test: 0, or why it does not work here in text_out. May be called by any thread. */
 int dh_lab_probe(size_t index, char *text_out, size_t text_size);
 

@@ -34,10 +34,9 @@ static const dh_lab_technique about_uffd_dev = {
     .is_for_heaps = 1,
 };
 
-static const dh_lab_technique about_shadow = {
-    .name = "shadow",
-    .idea = "every page compared with a copy; in heaps, where it is named compare, with the "
-            "committed image",
+static const dh_lab_technique about_compare = {
+    .name = "compare",
+    .idea = "every page compared with a copy, in heaps with the committed image",
     .cannot_see = "a store of the same bytes; a page that went A, B, A between two scans, so that "
                   "writers must stand still while reported pages are copied",
     .breaks = "nothing; each scan reads everything twice, and a copy is kept",
@@ -52,7 +51,7 @@ typedef struct {
 static const technique techniques[] = {
     {&about_uffd, &dh_tracker_uffd},
     {&about_uffd_dev, &dh_tracker_uffd_dev},
-    {&about_shadow, &dh_tracker_shadow},
+    {&about_compare, &dh_tracker_shadow},
     {&dhl_about_hash, &dhl_tracker_hash},
     {&dhl_about_soft_dirty, &dhl_tracker_soft_dirty},
     {&dhl_about_mprotect, &dhl_tracker_mprotect},
@@ -67,6 +66,11 @@ size_t dh_lab_techniques_count(void) { return TECHNIQUES_COUNT; }
 const dh_lab_technique *dh_lab_technique_at(size_t index)
 {
     return index < TECHNIQUES_COUNT ? techniques[index].about : NULL;
+}
+
+int dh_lab_technique_tracker(size_t index)
+{
+    return index < TECHNIQUES_COUNT ? techniques[index].tracker->id : -1;
 }
 
 const dh_tracker *dhl_tracker_at(size_t index)
