@@ -245,7 +245,7 @@ def _range(
         if count > len(held):
             raise ValueError(f"bytes: the buffer has {len(held)}, not {count}") from None
         start = begin - begin % PAGE_BYTES
-        count += begin - start
+        count += begin - start if count > 0 else 0
     else:
         if size is None:
             raise ValueError("bytes: an address needs the size of the range")

@@ -85,13 +85,15 @@ static void chunk_add(dhi_pagemap *pagemap, uint64_t regions_count, uint64_t sta
 static int chunk_step(const scan *s, uint64_t from, uint64_t limit, uint64_t *walk_end_out,
                       uint64_t *regions_count_out)
 {
+    int few = dhi_fault("watch.vec_len");
+    uint64_t vec_len = few > 0 ? (uint64_t)few : s->pagemap->vec_len;
     dhk_pm_scan_arg arg = {
         .size = sizeof(arg),
         .flags = s->flags,
         .start = from,
         .end = limit,
         .vec = (uint64_t)(uintptr_t)s->pagemap->vec,
-        .vec_len = s->pagemap->vec_len,
+        .vec_len = vec_len < s->pagemap->vec_len ? vec_len : s->pagemap->vec_len,
         .category_mask = DHK_PAGE_IS_WRITTEN,
         .return_mask = DHK_PAGE_IS_WRITTEN,
     };
