@@ -50,6 +50,7 @@ soak: $(VENV)/installed-test ## the long tests: thousands of kills and power fai
 
 bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
+	$(PY) benchmarks/bench_watch.py $(ARGS)
 	$(PY) benchmarks/bench_access.py $(ARGS)
 	$(PY) benchmarks/bench_set.py $(ARGS)
 	$(PY) benchmarks/bench_sorted.py $(ARGS)

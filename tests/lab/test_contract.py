@@ -1,8 +1,8 @@
 """The contract of a write watch, clause by clause, on every technique of the laboratory.
 
-The clauses are those of ``dh.WriteWatch`` (tests/watch/contract.py). What a technique cannot do is a
-row of CANNOT with the reason, and the clause must fail as the row says; docs/write-watch.md has the
-same table for readers.
+The clauses are those of ``dh.WriteWatch`` (tests/watch/contract.py). What a technique cannot do is
+a row of CANNOT with the reason, and the clause must fail as the row says; docs/write-watch.md has
+the same table for readers.
 """
 
 from __future__ import annotations
