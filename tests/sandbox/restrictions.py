@@ -11,11 +11,15 @@ import ctypes
 import errno
 import os
 import platform
+import stat
 import struct
+from pathlib import Path
 from typing import Final
 
 NOBODY: Final = 65534
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS = 4, 8, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_CAPABILITY_VERSION_3, _CAP_DAC_READ_SEARCH = 0x20080522, 2
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
@@ -100,6 +104,30 @@ def become_nobody() -> None:
     os.setgid(NOBODY)
     os.setuid(NOBODY)
     set_dumpable(True)
+
+
+def become_reader() -> None:
+    """The same with one capability, that of reading files, kept over an exec: for tests that stand
+    in a directory of root's (capabilities(7))."""
+    _checked(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "keepcaps")
+    become_nobody()
+    header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
+    reading = 1 << _CAP_DAC_READ_SEARCH
+    sets = struct.pack("<6I", reading, reading, reading, 0, 0, 0)
+    _checked(_libc.capset(header, sets), "capset")
+    _checked(
+        _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_READ_SEARCH, 0, 0), "ambient"
+    )
+
+
+def may_everybody_read(*paths: Path) -> bool:
+    """Whether each path, and every directory above it, is open to everybody."""
+    for path in paths:
+        for each in (path.resolve(), *path.resolve().parents):
+            mode = each.stat().st_mode
+            if not mode & stat.S_IXOTH or not mode & stat.S_IROTH:
+                return False
+    return True
 
 
 def set_dumpable(is_dumpable: bool) -> None:
