@@ -26,7 +26,7 @@ PYTEST := $(IN_TESTS) -m pytest -c ../pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-native test-python bench soak lint format types docs clean FORCE
+.PHONY: help build demo test test-native test-python test-old-kernel bench soak lint format types docs clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -47,6 +47,9 @@ test-python: $(VENV)/installed-test ## pytest without the soak tests
 
 soak: $(VENV)/installed-test ## the long tests: thousands of kills and power failures, an hour's overwriting
 	$(PYTEST) -m soak $(ARGS) .
+
+test-old-kernel: $(VENV)/installed-test ## probe and fallback on a kernel before 6.7, emulated (Debian)
+	$(IN_TESTS) old_kernel/boot.py $(ARGS)
 
 bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)

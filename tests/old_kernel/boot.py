@@ -235,6 +235,7 @@ def boot(emulator: list[str], image: Path, initial: Path) -> int:
         *("-m", str(MEMORY_MIB), "-smp", "2", "-cpu", "max", "-nographic", "-no-reboot"),
         *("-nodefaults", "-serial", "stdio"),
         *("-kernel", str(image), "-initrd", str(initial)),
+        # On a busy host an emulated timer is late, and the kernel would take it for broken.
         *("-append", "console=ttyS0 panic=-1 quiet no_timer_check"),
         "-virtfs",
         "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",

@@ -31,7 +31,7 @@ from restrictions import (
 import dirtyheap as dh
 
 TESTS: Final = Path(__file__).resolve().parents[1]
-PART: Final = ("unit/test_heap.py", "unit/test_transaction.py", "watch/test_exactness.py")
+PART: Final = ("unit/test_transaction.py", "watch/test_exactness.py")
 # Of all: what restricts processes itself, and what ran without restriction in any case.
 NOT_AGAIN: Final = ("sandbox", "typing")
 
