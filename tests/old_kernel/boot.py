@@ -36,7 +36,14 @@ CACHE: Final = TESTS.parent / "build" / "old-kernel"
 UNPACKED: Final = CACHE / "root"
 MODULES: Final = ("virtio_pci", "9pnet_virtio", "9p")
 # What is asked of the old kernel unless the caller says otherwise.
-SELECTION: Final = ("old_kernel/guest_checks.py", "sandbox/test_probe.py")
+SELECTION: Final = (
+    "old_kernel/guest_checks.py",
+    "sandbox/test_probe.py",
+    "sandbox/test_processes.py",
+    "lab",
+    "watch/test_exactness.py",
+    "unit/test_heap.py",
+)
 TIMEOUT_S: Final = 3000
 MEMORY_MIB: Final = 3072
 LAST_LINE: Final = re.compile(r"old-kernel: exit (\d+)")

@@ -13,6 +13,8 @@ busybox mount -t 9p -o ro,trans=virtio,version=9p2000.L,cache=loose,msize=262144
     busybox mount -t proc proc /host/proc &&
     busybox mount -t sysfs sysfs /host/sys &&
     busybox mount -t devtmpfs devtmpfs /host/dev &&
+    busybox mkdir -p /host/dev/shm &&
+    busybox mount -t tmpfs tmpfs /host/dev/shm &&
     busybox mount -t tmpfs tmpfs /host/run &&
     busybox cp /command /host/run/command &&
     busybox chroot /host /bin/sh /run/command
