@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import random
@@ -41,10 +42,15 @@ def require_tracker(name: str) -> None:
     """Let the test go on only if that tracker is what a heap opened with it would really use."""
     if name == "auto" and os.environ.get("DIRTYHEAP_TRACKER") == "compare":
         pytest.skip("DIRTYHEAP_TRACKER=compare: no heap here uses the kernel's tracking")
-    if name != "compare":
-        failed = [result for result in dh.probe() if not result.works]
-        if len(failed) == len(dh.probe()):
-            skip_kernel_test(f"the kernel's write tracking does not work here: {failed[0].reason}")
+    if name != "compare" and (reason := _why_no_tracking()):
+        skip_kernel_test(f"the kernel's write tracking does not work here: {reason}")
+
+
+@functools.cache
+def _why_no_tracking() -> str:
+    """Empty where the kernel tracks writes. What a process may do is settled before its tests."""
+    found = dh.probe()
+    return "" if any(result.works for result in found) else found[0].reason
 
 
 def require_root(what: str) -> None:
