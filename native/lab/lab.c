@@ -20,8 +20,8 @@ enum { PAGE_STORED = 3, PAGE_READ = 7 };
 static const dh_lab_technique about_uffd = {
     .name = "uffd",
     .idea = "userfaultfd in asynchronous mode, read by PAGEMAP_SCAN",
-    .cannot_see = "stores through another mapping or by another process; devices into memory "
-                  "pinned before (io_uring fixed buffers, RDMA, GPUs)",
+    .cannot_see = "shared memory or a file changed by another way than this mapping; devices "
+                  "that write into memory pinned before (io_uring fixed buffers, RDMA, GPUs)",
     .breaks = "nothing; it needs Linux 6.7, and a sandbox that allows it",
     .is_for_heaps = 1,
 };

@@ -4,8 +4,9 @@
  * one bit a page and asks the kernel nothing. The classic of collectors and emulators (Appel, Ellis
  * and Li, "Real-time Concurrent Collection on Stock Multiprocessors", 1988).
  *
- * Cannot see: stores that bypass this mapping's protection: through another mapping of the same
- * memory, by another process, by a debugger, by devices into pinned pages, MADV_DONTNEED.
+ * Cannot see: what bypasses this mapping's protection: shared memory or a file changed by another
+ * way, a debugger's stores (/proc/pid/mem), devices into pinned pages; pages given back
+ * (MADV_DONTNEED).
  *
  * Breaks: system calls that store into a protected page fail with EFAULT (read, recv, stat, ...).
  * Every isolated page is a mapping of its own: at vm.max_map_count the handler gives up, opens the
@@ -477,8 +478,8 @@ const dh_tracker dhl_tracker_mprotect = {
 const dh_lab_technique dhl_about_mprotect = {
     .name = "mprotect",
     .idea = "memory made read-only, and a handler for SIGSEGV that lets a store go on",
-    .cannot_see = "stores through another mapping, by another process, a debugger or a device; "
-                  "pages given back (MADV_DONTNEED)",
+    .cannot_see = "shared memory or a file changed by another way than this mapping; a debugger "
+                  "(/proc/pid/mem); devices; pages given back (MADV_DONTNEED)",
     .breaks = "system calls that store into a protected page (EFAULT); every isolated page is a "
               "mapping, and at vm.max_map_count the whole range counts as written; handlers for "
               "SIGSEGV that are installed later",

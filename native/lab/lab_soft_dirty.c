@@ -5,7 +5,8 @@
  * moves processes with.
  *
  * Cannot see: a store between the reading of the bits and the clearing: these are two calls, so
- * all writers must stand still for a scan. Pages given back (MADV_DONTNEED) and not touched since.
+ * all writers must stand still for a scan. Shared memory or a file changed by another way than this
+ * mapping. Pages given back (MADV_DONTNEED) and not touched since.
  *
  * Breaks: clearing is for the whole process and every other user of the bit: what they had not read
  * is gone. Watches of this file tell each other; nobody can tell the others. Every page of the
@@ -321,7 +322,8 @@ const dh_lab_technique dhl_about_soft_dirty = {
     .name = "soft-dirty",
     .idea = "the kernel's soft-dirty bit: bit 55 of pagemap, cleared through clear_refs",
     .cannot_see = "a store between the reading and the clearing of the bits, so that writers must "
-                  "stand still for every scan; pages given back (MADV_DONTNEED)",
+                  "stand still for every scan; shared memory or a file changed by another way "
+                  "than this mapping; pages given back (MADV_DONTNEED)",
     .breaks = "every other user of the bit: clearing it is for the whole process, and makes each "
               "of its pages fault at the next store",
 };

@@ -4,8 +4,8 @@
  * Anonymous and shared memory, Linux 5.7; for pages never touched 6.4
  * (Documentation/admin-guide/mm/userfaultfd.rst).
  *
- * Cannot see: stores through another mapping or by another process; devices into pinned pages; pages
- * given back (MADV_DONTNEED).
+ * Cannot see: shared memory changed by another way than this mapping; devices into pinned pages;
+ * pages given back (MADV_DONTNEED).
  *
  * Breaks: system calls that store into a protected page fail with EFAULT, as the descriptor is for
  * faults of user mode only (the other kind needs a privilege). A store costs two switches of
@@ -422,7 +422,7 @@ const dh_tracker dhl_tracker_uffd_sync = {
 const dh_lab_technique dhl_about_uffd_sync = {
     .name = "uffd-sync",
     .idea = "userfaultfd write protection: a store waits for a thread that lifts it",
-    .cannot_see = "stores through another mapping, by another process or a device; pages given "
+    .cannot_see = "shared memory changed by another way than this mapping; devices; pages given "
                   "back (MADV_DONTNEED)",
     .breaks = "system calls that store into a protected page (EFAULT); memory of files; all "
               "writers, if the thread is stuck",
