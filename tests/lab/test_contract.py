@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract import CANNOT as CANNOT_OF_SAFE
 from contract import CLAUSES
 from helpers import seeded
 
@@ -22,6 +23,7 @@ LABORATORY = [technique for technique in dh.lab.techniques() if not technique.fo
 
 pytestmark = pytest.mark.timeout(120)
 
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "write-watch.md"
 Row = tuple[type[BaseException], str]
 
 _BYTES: Row = (AssertionError, "it looks at bytes: a write that leaves them as they were is none")
@@ -90,3 +92,44 @@ def test_the_table_speaks_of_clauses_and_techniques_that_exist() -> None:
     assert set(CANNOT) == {technique.name for technique in LABORATORY}
     for rows in CANNOT.values():
         assert rows.keys() <= CLAUSES.keys()
+
+
+# --- docs/write-watch.md --------------------------------------------------------------------------
+
+
+def table_rows(head: str) -> list[list[str]]:
+    """The cells of the table in docs/write-watch.md that begins so."""
+    lines = iter(DOCUMENT.read_text(encoding="utf-8").splitlines())
+    assert head in lines, "the table is gone"
+    next(lines)
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return rows
+
+
+def test_the_document_says_what_the_techniques_say() -> None:
+    expected = [
+        [
+            f"`{technique.name}`{'' if technique.for_heaps else ' (laboratory)'}",
+            technique.idea,
+            technique.cannot_see,
+            technique.breaks,
+        ]
+        for technique in dh.lab.techniques()
+    ]
+    assert table_rows("| technique | how | cannot see | breaks |") == expected
+
+
+def test_the_document_has_every_clause_that_a_technique_fails() -> None:
+    names = [technique.name for technique in dh.lab.techniques()]
+    failing = {(name, clause) for name, rows in CANNOT.items() for clause in rows}
+    failing |= set(CANNOT_OF_SAFE)
+    expected = []
+    for clause in CLAUSES:
+        losers = [f"`{name}`" for name in names if (name, clause) in failing]
+        if losers:
+            expected.append([CLAUSES[clause].text, ", ".join(losers)])
+    assert table_rows("| clause | techniques that fail it |") == expected

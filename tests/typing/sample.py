@@ -165,3 +165,13 @@ def read(path: str) -> str:
         return str(error)
     except dh.HeapError as error:
         raise SystemExit(1) from error
+
+
+def laboratory(size: int) -> list[str]:
+    with dh.lab.watch(size, "hash") as watch:
+        assert_type(watch, dh.WriteWatch)
+        watch.buffer[0] = 1
+        assert_type(watch.get(reset=True).count, int)
+    dh.lab.watch(size)  # type: ignore[call-arg]
+    assert_type(dh.lab.techniques(), list[dh.lab.Technique])
+    return [technique.reason for technique in dh.lab.techniques() if not technique.works]
