@@ -4,9 +4,9 @@
     capture (short stop) -> encode -> base files, synced -> one transaction -> settle
 
 Before the transaction is durable every failure puts the dirty set back: nothing is lost. After it,
-the process must take the commit as its own committed image (settle); what interrupts that poisons
-the heap, because a diff against the wrong image would be a wrong diff. Never called without the
-heap's lock.
+the process must take the commit as its own committed image (settle). A failure of that is tried
+once more, and a commit that then stands is a success; what cannot be taken over poisons the heap,
+because a diff against the wrong image would be a wrong diff. Never called without the heap's lock.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from ._ffi import check, ffi, lib
 from .base_files import Extent
+from .errors import CommitError, HeapPoisonedError
 from .folder import Folder
 from .precopy import Precopy
-from .rebasing import drop_replaced, switch_views, write_base_files
+from .rebasing import drop_replaced, drop_unnamed, switch_views, write_base_files
 from .results import Commit
 from .store import Record, Store, body_hash
 from .written_bytes import bytes_written_by_this_thread
@@ -65,8 +66,14 @@ class Committer:
                 "a commit failed and its cleaning up was interrupted: close the heap and open it "
                 "again; it is at the last commit or at the one that failed"
             )
-            self._recover(store, flight, error)
-            raise
+            stands = self._recover(store, flight, error)
+            if isinstance(error, OSError) and not stands:
+                raise CommitError(
+                    f"commit {flight.parent_id + 1} was not written: {error}. Nothing is lost: the "
+                    "changes are still in memory and in the next commit"
+                ) from error
+            if not stands or not isinstance(error, Exception):
+                raise
         drop_replaced(store, flight.replaced)
         self._folder.after_commit(store)
         return _result(
@@ -85,20 +92,15 @@ class Committer:
         switch_views(self._ptr, store, flight.files)
         self._check(lib.dh_commit_done(self._ptr, flight.capture_out))
 
-    def _recover(self, store: Store, flight: _Flight, error: BaseException) -> None:
-        """Whatever stopped the commit: put the dirty set back, or say that it is too late. The
-        heap is poisoned until one of both is done."""
+    def _recover(self, store: Store, flight: _Flight, error: BaseException) -> bool:
+        """Whatever stopped the commit: put the dirty set back, or finish what is durable; returns
+        whether the commit stands. The heap is poisoned until one of both is done."""
         if flight.is_settling:
-            self.poison = (
-                f"commit {store.last.id if store.last else 0} is durable, but this process was "
-                f"stopped while it took it over ({error!r}): close the heap and open it again"
-            )
-            self._settle(store, flight)
-            self.poison = ""
-            return
+            self._settle_again(store, flight, error)
+            return True
         if flight.capture == ffi.NULL:
             self.poison = ""
-            return  # before the first file was written
+            return False  # before the first file was written
         try:
             durable = flight.record is not None and store.is_durable(flight.record)
         except BaseException as unknown:
@@ -108,12 +110,23 @@ class Committer:
         if durable:  # an interrupt came between the transaction's end and its return
             assert flight.record is not None
             flight.replaced = store.adopt(flight.record)
-            self._settle(store, flight)
-            self.poison = ""
-            return
+            self._settle_again(store, flight, error)
+            return True
         flight.put_back()
         self.poison = ""
-        store.drop_base(flight.files or flight.precopy.files)
+        drop_unnamed(store, flight.files or flight.precopy.files)
+        return False
+
+    def _settle_again(self, store: Store, flight: _Flight, error: BaseException) -> None:
+        self.poison = (
+            f"commit {store.last.id if store.last else 0} is durable, but this process was "
+            f"stopped while it took it over ({error!r}): close the heap and open it again"
+        )
+        try:
+            self._settle(store, flight)
+        except Exception as again:
+            raise HeapPoisonedError(self.poison) from again
+        self.poison = ""
 
     def _write_rebased(self, store: Store, flight: _Flight) -> list[Extent]:
         """Base files for extents that changed almost wholly; durable when this returns."""

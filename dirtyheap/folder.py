@@ -16,8 +16,14 @@ from typing import Any, Final
 
 from ._ffi import check, ffi, lib
 from .base_files import Extent
-from .errors import HeapPoisonedError
-from .rebasing import drop_replaced, switch_memory, switch_views, write_base_files
+from .errors import HeapError, HeapPoisonedError
+from .rebasing import (
+    drop_replaced,
+    drop_unnamed,
+    switch_memory,
+    switch_views,
+    write_base_files,
+)
 from .store import PAGE_BYTES, Record, Store
 
 # When a fold is due: docs/design.md, "Fold", has the reasons and figures.
@@ -93,9 +99,16 @@ class Folder:
     def _finish(self, store: Store, files: list[Extent], replaced: list[Extent]) -> None:
         """The index names the new files. The old ones' memory holds the same state: a failure to
         switch changes nothing but when their space comes back."""
-        switch_views(self._ptr, store, files)
-        drop_replaced(store, replaced)
-        switch_memory(self._ptr, store, _SWITCH_PAGES_MIN)
+        try:
+            switch_views(self._ptr, store, files)
+            drop_replaced(store, replaced)
+            switch_memory(self._ptr, store, _SWITCH_PAGES_MIN)
+        except OSError as error:
+            raise HeapError(
+                f"the fold is recorded, but its files could not be mapped: {error}. Nothing is "
+                "lost; memory and disk space come back with the next fold, or when the heap is "
+                "opened again"
+            ) from error
 
     def _recover(self, store: Store, folded: Record, files: list[Extent]) -> list[Extent]:
         """Find out whether a fold that failed became durable; what it replaced, if it did."""
@@ -109,7 +122,7 @@ class Folder:
             self.poison = ""
             return replaced
         self.poison = ""
-        store.drop_base(files)
+        drop_unnamed(store, files)
         return []
 
 

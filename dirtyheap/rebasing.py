@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ._ffi import check, ffi, lib
@@ -44,7 +45,7 @@ def write_base_files(
         if files:
             store.sync_base()
     except BaseException as error:
-        store.drop_base(files)
+        drop_unnamed(store, files)
         if isinstance(error, OSError):
             raise CommitError(
                 f"a base file could not be written: {error}. Nothing is lost: the heap is as it "
@@ -87,6 +88,13 @@ def switch_memory(heap_ptr: Any, store: Store, pages_min: int) -> int:
         check(rc, heap_ptr)
         total += pages[0]
     return int(total) * PAGE_BYTES
+
+
+def drop_unnamed(store: Store, files: Sequence[Extent]) -> None:
+    """Remove base files that no record came to name. What brought them here is to be told, not
+    that this failed: the next open removes what is left."""
+    with suppress(OSError):
+        store.drop_base(list(files))
 
 
 def drop_replaced(store: Store, replaced: Sequence[Extent]) -> None:

@@ -246,8 +246,8 @@ class Store:
         except (lmdb.Error, OSError, MemoryError) as error:
             if not self.is_durable(record):
                 raise CommitError(
-                    f"commit {record.id} was not written: {error}. Nothing is lost: the changes "
-                    "are still in memory and in the next commit"
+                    f"commit {record.id} was not written: {_told(error)}. Nothing is lost: the "
+                    "changes are still in memory and in the next commit"
                 ) from error
             return self._refresh()
         return self._note(record, packed, chunks, rebased, dropped)
@@ -350,7 +350,9 @@ class Store:
             self._write_fold(folded, extents)
         except (lmdb.Error, OSError, MemoryError) as error:
             if not self.is_durable(folded):
-                raise CommitError(f"the fold was not recorded: {error}. Nothing is lost") from error
+                raise CommitError(
+                    f"the fold was not recorded: {_told(error)}. Nothing is lost"
+                ) from error
         return self._refresh()
 
     def _write_fold(self, folded: Record, extents: list[Extent]) -> None:
@@ -402,7 +404,9 @@ class Store:
         except (lmdb.Error, OSError, MemoryError) as error:
             if not self._ask(what, lambda look: is_done(look.tags())):
                 self._is_stale = False
-                raise HeapError(f"{what} was not written: {error}. Nothing was changed") from error
+                raise HeapError(
+                    f"{what} was not written: {_told(error)}. Nothing was changed"
+                ) from error
         return self._refresh()
 
     def _ask(self, what: str, question: Callable[[Index], _Result]) -> _Result:
@@ -485,6 +489,17 @@ def extents_at(versions: dict[int, list[Extent]], commit: int) -> list[Extent]:
         version = retention.version_at([extent.version for extent in extents], commit)
         seen += [extent for extent in extents if extent.version == version]
     return seen
+
+
+def _told(error: Exception) -> str:
+    """What stopped a transaction, and what to do where the engine's words do not say it."""
+    if isinstance(error, lmdb.MapFullError):
+        # The engine leaves pages alone that the transaction before freed: hence twice.
+        return (
+            "the index is full: fold(), called twice, makes room in it; it gets more where "
+            "'ulimit -v' allows a larger address space"
+        )
+    return str(error)
 
 
 def _all(versions: dict[int, list[Extent]]) -> list[Extent]:

@@ -18,6 +18,9 @@ pytestmark = pytest.mark.timeout(600)
 
 NATIVE = "_native.,lmdb"  # whose mappings and allocations fail: the core's and the engine's
 
+# Whatever happens to the disk below a commit is told as one of three things.
+COMMITS = ("commit", "large-commit", "staged-commit")
+
 FILE_FAULTS = [
     (["write"], "fail", errno.ENOSPC),
     (["write"], "fail", errno.EIO),
@@ -28,6 +31,7 @@ FILE_FAULTS = [
     (["sync"], "fail-on", errno.EIO),
     (["open", "name", "truncate"], "fail", errno.ENOSPC),
     (["open", "name", "truncate"], "fail", errno.EMFILE),
+    (["open", "name", "truncate"], "fail-on", errno.EMFILE),
     (["read"], "fail", errno.EIO),
     (["read"], "short", 0),
 ]
@@ -41,6 +45,8 @@ def test_any_call_on_a_file_fails(library: Path, tmp_path: Path, scenario: str) 
             library, tmp_path, scenario=scenario, kind="fail", calls=calls, act=act, error=error
         )
         assert answer["trials"] == answer["reached"]
+        if scenario in COMMITS:
+            assert set(answer["outcomes"]) <= {"no error", "CommitError", "poisoned"}
         trials += answer["trials"]
     assert trials > 20
 

@@ -38,7 +38,9 @@ from helpers import (
 )
 
 import dirtyheap as dh
-from dirtyheap import folder
+from dirtyheap import environments, folder, precopy
+from dirtyheap.base_files import Extent
+from dirtyheap.store import Store
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -139,6 +141,142 @@ def test_a_fault_at_the_nth_hit_of_a_commit_loses_nothing(path: Path, point: str
                 break
         assert number > 0
         assert trial.outcomes["kept"] == number, "a fault before the transaction must not poison"
+
+
+@pytest.mark.parametrize("window", [precopy.WINDOW_PAGES, 0])
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO])
+def test_a_durable_commit_whose_base_file_cannot_be_opened_once_is_a_success(
+    path: Path, monkeypatch: pytest.MonkeyPatch, window: int, number: int
+) -> None:
+    """Too many open files for a moment, say, between the record and taking the file over."""
+    monkeypatch.setattr(precopy, "WINDOW_PAGES", window)
+    with Trial(path) as trial:
+        heap = trial.heap
+        store = heap._store
+        assert isinstance(store, Store)
+        locate, failures = store.locate, []
+
+        def locate_later(extent: Extent) -> int:
+            if not failures:
+                failures.append(extent)
+                raise OSError(number, os.strerror(number))
+            return locate(extent)
+
+        rewrite_much(heap, trial.rng)
+        store.locate = locate_later  # type: ignore[method-assign]
+        assert heap.commit().id == 2
+        assert len(failures) == 1
+        store.locate = locate  # type: ignore[method-assign]
+        heap.root["a"] = "after"
+        now = plain(heap)
+        assert heap.commit().id == 3
+        assert heap.verify().ok
+    assert contents(path) == now
+
+
+@pytest.mark.parametrize("window", [precopy.WINDOW_PAGES, 0])
+def test_a_durable_commit_that_cannot_be_taken_over_poisons(
+    path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    monkeypatch.setattr(precopy, "WINDOW_PAGES", window)
+    with Trial(path) as trial:
+        rewrite_much(trial.heap, trial.rng)
+        now = plain(trial.heap)
+        with (
+            fault("extent.view", rc=errno.EMFILE),
+            pytest.raises(dh.HeapPoisonedError, match="commit 2 is durable.*open it again"),
+        ):
+            trial.heap.commit()
+        with pytest.raises(dh.HeapPoisonedError, match="commit 2 is durable"):
+            trial.heap.commit()
+        assert plain(trial.heap) == now
+    with dh.open(path) as heap:
+        assert heap.last_commit_id == 2
+        assert plain(heap) == now
+
+
+def test_a_fold_that_cannot_map_its_files_is_recorded_and_says_so(path: Path) -> None:
+    with Trial(path) as trial:
+        heap = trial.heap
+        now = plain(heap)
+        with (
+            fault("extent.view", rc=errno.EMFILE),
+            pytest.raises(dh.HeapError, match="the fold is recorded, but.*next fold"),
+        ):
+            heap.fold()
+        for _ in range(2):
+            change(heap, trial.rng)
+            now = plain(heap)
+            heap.commit()
+            assert heap.verify().ok
+            heap.fold()
+            assert plain(heap) == now
+    assert contents(path) == now
+
+
+# --- the engine's map ---
+
+
+def test_an_index_without_room_loses_nothing_and_a_fold_makes_some(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the address space is limited the index gets a small map."""
+    monkeypatch.setattr(environments, "_MAP_BYTES", (1 << 20,))
+    failed = 0
+    rng = seeded()
+    with dh.open(path) as heap:
+        fill(heap)
+        heap.root["noise"] = heap.buffer(1 << 18)
+        heap.commit()
+        for _ in range(30):
+            memoryview(heap.root["noise"])[:] = rng.randbytes(1 << 18)
+            heap.root["n"] = rng.random()
+            now, last = plain(heap), heap.last_commit_id
+            try:
+                heap.commit()
+            except dh.CommitError as error:
+                failed += 1
+                assert "Nothing is lost" in str(error)
+                assert "the index is full" in str(error)
+                assert "fold(), called twice," in str(error)
+                assert plain(heap) == now
+                assert heap.last_commit_id == last
+                with dh.open(path, read_only=True) as seen:
+                    assert seen.last_commit_id == last
+                heap.fold()
+                heap.fold()
+                assert heap.commit().id == last + 1
+            assert heap.last_commit_id == last + 1
+            assert plain(heap) == now
+        assert heap.verify().ok
+    assert failed >= 3
+    assert contents(path) == now
+
+
+def test_a_tag_that_the_index_has_no_room_for_is_not_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_MAP_BYTES", (1 << 20,))
+    with dh.open(path) as heap:
+        fill(heap)
+        heap.commit()
+        number = 0
+        with pytest.raises(dh.HeapError, match="the index is full"):
+            while True:
+                heap.tag(f"{number} {'é' * 190}")
+                number += 1
+        assert len(heap.tags()) == number > 100
+        assert heap.verify().ok
+    monkeypatch.undo()  # a larger address space
+    with dh.open(path) as heap:
+        assert len(heap.tags()) == number
+        heap.tag("one more")
+        heap.root["n"] = number
+        assert heap.commit().id == 2
+        assert heap.verify().ok
+
+
+# --- folds ---
 
 
 def test_a_fault_at_the_nth_hit_of_a_fold_loses_nothing(path: Path) -> None:

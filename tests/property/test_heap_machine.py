@@ -376,7 +376,7 @@ class HeapMachine(MoreContainers):
             assert not transaction.__exit__(Undo, undo, None)
             self.went_back_to(state)
         elif wanted == "fail" and not self.transactions:
-            with fault("commit.encode"), pytest.raises(OSError):
+            with fault("commit.encode"), pytest.raises(dh.CommitError):
                 transaction.__exit__(None, None, None)
         else:
             transaction.__exit__(None, None, None)

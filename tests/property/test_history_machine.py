@@ -141,7 +141,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule()
     def commit_that_fails(self) -> None:
         self.heap.root["failing"] = self.now["failing"] = self.last
-        with fault("commit.encode", rc=5), pytest.raises(OSError):
+        with fault("commit.encode", rc=5), pytest.raises(dh.CommitError):
             self.heap.commit("a note")
 
     @rule(fails=st.booleans())
@@ -254,7 +254,7 @@ class HistoryMachine(RuleBasedStateMachine):
     def restore(self, number: int, fails: bool) -> None:
         wanted = self.pick(number)
         if fails:
-            with fault("commit.encode", rc=5), pytest.raises(OSError):
+            with fault("commit.encode", rc=5), pytest.raises(dh.CommitError):
                 self.heap.restore(wanted)
             return
         commit = self.heap.restore(wanted)

@@ -108,7 +108,7 @@ def test_disjoint_writers_beside_commits_and_collections_lose_nothing(
             if wanted == 0:
                 heap.collect()
             elif wanted == 1:
-                with fault("commit.encode"), pytest.raises(OSError):
+                with fault("commit.encode"), pytest.raises(dh.CommitError):
                     heap.commit("fails")
             elif wanted == 2:
                 heap.pending()

@@ -114,7 +114,7 @@ def test_an_interrupt_anywhere_in_a_failing_commit_loses_nothing(path: Path) -> 
     """While the commit cleans up after another error, say."""
 
     def fail(heap: dh.Heap, interrupt: InterruptAt) -> None:
-        with fault("commit.encode"), pytest.raises(OSError), interrupt:
+        with fault("commit.encode"), pytest.raises(dh.CommitError), interrupt:
             heap.commit()
 
     assert interrupted_everywhere(path, fail) > 20

@@ -148,7 +148,7 @@ def test_a_commit_that_fails_leaves_savepoints_alone(heap: dh.Heap) -> None:
     heap.root["n"] = 1
     savepoint = heap.savepoint()
     heap.root["n"] = 2
-    with fault("commit.encode", rc=5), pytest.raises(OSError):
+    with fault("commit.encode", rc=5), pytest.raises(dh.CommitError):
         heap.commit()
     savepoint.rollback()
     assert heap.root["n"] == 1

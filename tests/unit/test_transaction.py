@@ -212,7 +212,7 @@ def test_commit_and_rollback_inside_a_transaction_are_refused(path: Path) -> Non
 
 def test_a_transaction_whose_commit_fails_keeps_its_changes(path: Path) -> None:
     with dh.open(path) as heap:
-        with fault("commit.encode"), pytest.raises(OSError), heap.transaction():
+        with fault("commit.encode"), pytest.raises(dh.CommitError), heap.transaction():
             heap.root["a"] = 1
         assert plain(heap) == {"a": 1}
         assert heap.commit().id == 1
