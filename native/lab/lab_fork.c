@@ -320,14 +320,6 @@ static int fork_arm(void *state, uint64_t pages_count)
     return rc;
 }
 
-static int fork_renew(void *state, dh_pgno first, uint64_t count)
-{
-    fork_watch *watch = state;
-
-    dh_bits_set_run(&watch->written, first, count);
-    return 0;
-}
-
 static void fork_fork_child(void *state)
 {
     fork_watch *watch = state;
@@ -346,7 +338,6 @@ const dh_tracker dhl_tracker_fork = {
     .close = fork_close,
     .scan = fork_scan,
     .arm = fork_arm,
-    .renew = fork_renew,
     .fork_child = fork_fork_child,
 };
 

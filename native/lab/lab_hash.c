@@ -104,14 +104,6 @@ static int hash_arm(void *state, uint64_t pages_count)
     return hash_scan(state, 0, pages_count, DH_SCAN_TAKE, NULL, NULL);
 }
 
-static int hash_renew(void *state, dh_pgno first, uint64_t count)
-{
-    hash_watch *watch = state;
-
-    dh_bits_set_run(&watch->unknown, first, count);
-    return 0;
-}
-
 static void hash_fork_child(void *state) { (void)state; }
 
 const dh_tracker dhl_tracker_hash = {
@@ -121,7 +113,6 @@ const dh_tracker dhl_tracker_hash = {
     .close = hash_close,
     .scan = hash_scan,
     .arm = hash_arm,
-    .renew = hash_renew,
     .fork_child = hash_fork_child,
 };
 

@@ -443,7 +443,7 @@ static int mprotect_arm(void *state, uint64_t pages_count)
 }
 
 /* Fresh memory is writable. */
-static int mprotect_renew(void *state, dh_pgno first, uint64_t count)
+static int mprotect_note_all(void *state, dh_pgno first, uint64_t count)
 {
     mprotect_watch *watch = state;
     sigset_t mask;
@@ -458,7 +458,7 @@ static int mprotect_renew(void *state, dh_pgno first, uint64_t count)
 
 static int mprotect_remapped(void *state, dh_pgno first, uint64_t count)
 {
-    int rc = mprotect_renew(state, first, count);
+    int rc = mprotect_note_all(state, first, count);
 
     return rc != 0 ? rc : mprotect_scan(state, first, count, DH_SCAN_TAKE, NULL, NULL);
 }
@@ -470,7 +470,6 @@ const dh_tracker dhl_tracker_mprotect = {
     .close = mprotect_close,
     .scan = mprotect_scan,
     .arm = mprotect_arm,
-    .renew = mprotect_renew,
     .remapped = mprotect_remapped,
     .fork_child = mprotect_fork_child,
 };

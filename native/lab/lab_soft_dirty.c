@@ -282,18 +282,6 @@ static int soft_dirty_arm(void *state, uint64_t pages_count)
     return soft_dirty_scan(state, 0, pages_count, DH_SCAN_TAKE, NULL, NULL);
 }
 
-static int soft_dirty_renew(void *state, dh_pgno first, uint64_t count)
-{
-    soft_dirty_watch *watch = state;
-
-    if (watch->owner != getpid())
-        return DH_E_FORKED;
-    pthread_mutex_lock(&watches_lock);
-    dh_bits_set_run(&watch->written, first, count);
-    pthread_mutex_unlock(&watches_lock);
-    return 0;
-}
-
 /* Whoever held the lock does not exist here; each watch closes its own descriptors. */
 static void soft_dirty_fork_child(void *state)
 {
@@ -314,7 +302,6 @@ const dh_tracker dhl_tracker_soft_dirty = {
     .close = soft_dirty_close,
     .scan = soft_dirty_scan,
     .arm = soft_dirty_arm,
-    .renew = soft_dirty_renew,
     .fork_child = soft_dirty_fork_child,
 };
 

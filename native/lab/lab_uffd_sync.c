@@ -387,7 +387,7 @@ static int sync_arm(void *state, uint64_t pages_count)
 }
 
 /* A new mapping lost its registration. */
-static int sync_renew(void *state, dh_pgno first, uint64_t count)
+static int sync_register_anew(void *state, dh_pgno first, uint64_t count)
 {
     sync_watch *watch = state;
 
@@ -401,7 +401,7 @@ static int sync_renew(void *state, dh_pgno first, uint64_t count)
 
 static int sync_remapped(void *state, dh_pgno first, uint64_t count)
 {
-    int rc = sync_renew(state, first, count);
+    int rc = sync_register_anew(state, first, count);
 
     return rc != 0 ? rc : sync_scan(state, first, count, DH_SCAN_TAKE, NULL, NULL);
 }
@@ -414,7 +414,6 @@ const dh_tracker dhl_tracker_uffd_sync = {
     .begin = sync_begin,
     .scan = sync_scan,
     .arm = sync_arm,
-    .renew = sync_renew,
     .remapped = sync_remapped,
     .fork_child = sync_fork_child,
 };

@@ -145,6 +145,12 @@ static int map_nothing(uint8_t *memory, uint32_t pages)
     return 0;
 }
 
+static bool is_mapped(uint8_t *memory, uint32_t pages)
+{
+    unsigned char residency[DH_EXTENT_PAGES];
+    return mincore(memory, pages * (size_t)DH_PAGE_BYTES, residency) == 0;
+}
+
 static int read_pages(dh_heap *heap, uint32_t extent_no, int fd, uint32_t pages, uint8_t *memory)
 {
     size_t done = 0, size = pages * (size_t)DH_PAGE_BYTES;
@@ -183,10 +189,13 @@ static void note_private(dh_heap *heap, uint32_t extent_no, uint32_t pages)
 
 /* --- opening ------------------------------------------------------------------------------------- */
 
-/* A failed mapping may have taken away what was there. */
+/* A failed mapping may have taken away what was there. One that was refused for want of mappings
+ * left the memory of the reservation, which is as good. */
 static int copy_instead(dh_heap *heap, uint32_t extent_no, int fd, uint32_t pages, uint8_t *memory)
 {
     int rc = map_nothing(memory, pages);
+    if (rc != 0 && is_mapped(memory, pages))
+        rc = 0;
     if (rc == 0)
         rc = read_pages(heap, extent_no, fd, pages, memory);
     if (rc == 0)
@@ -390,12 +399,6 @@ static void keep_pages(dh_heap *heap, const dh_bits *written, dh_pgno first, uin
         memcpy(kept->bytes + kept->count++ * (size_t)DH_PAGE_BYTES,
                dh_arena_page(&heap->arena, first + i), DH_PAGE_BYTES);
     }
-}
-
-static bool is_mapped(uint8_t *memory, uint32_t pages)
-{
-    unsigned char residency[DH_EXTENT_PAGES];
-    return mincore(memory, pages * (size_t)DH_PAGE_BYTES, residency) == 0;
 }
 
 /* After a failed mapping: memory with what the image says. One that left a hole gave back the

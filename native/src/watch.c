@@ -427,6 +427,16 @@ int dh_watch_begin(dh_watch *watch)
     return rc;
 }
 
+int dhi_watch_ask(dh_watch *watch, dh_pgno first, uint64_t count, dh_scan_mode mode,
+                  dh_watch_report report, void *context)
+{
+    int rc = watch->tracker->scan(watch->state, first, count, mode, report, context);
+
+    if (rc == DH_E_WATCH)
+        watch->is_torn = true;
+    return rc;
+}
+
 static int scan_range(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out)
 {
     merge m = {.watch = watch, .is_merged = dhi_fault("watch.merge") == 0};
@@ -437,7 +447,7 @@ static int scan_range(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *
         return dhi_watch_refusal(watch);
     rc = dhi_watch_mend(watch);
     if (rc == 0)
-        rc = watch->tracker->scan(watch->state, first, count, DH_SCAN_TAKE, merge_run, &m);
+        rc = dhi_watch_ask(watch, first, count, DH_SCAN_TAKE, merge_run, &m);
     else
         merge_run(&m, first, count);
     dhi_watch_leave(watch);
@@ -465,7 +475,7 @@ int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report,
         return dhi_watch_refusal(watch);
     rc = dhi_watch_mend(watch);
     if (rc == 0)
-        rc = watch->tracker->scan(watch->state, 0, pages_count, DH_SCAN_PEEK, report, context);
+        rc = dhi_watch_ask(watch, 0, pages_count, DH_SCAN_PEEK, report, context);
     dhi_watch_leave(watch);
     return rc;
 }
@@ -491,20 +501,6 @@ int dh_watch_arm(dh_watch *watch, uint64_t pages_count)
         for (int i = 0; i < DH_CURSORS_MAX; i++)
             if (watch->is_open[i])
                 dh_bits_clear_all(&watch->cursors[i], watch->capacity_pages);
-    dhi_watch_leave(watch);
-    return rc;
-}
-
-/* The pages are entered by hand: a kernel before 7.2 takes a piece whose page table is gone for one
- * that was not written. */
-int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count)
-{
-    int rc;
-
-    if (!dhi_watch_enter(watch))
-        return dhi_watch_refusal(watch);
-    watch_mark_all(watch, first, count);
-    rc = watch->tracker->renew(watch->state, first, count);
     dhi_watch_leave(watch);
     return rc;
 }

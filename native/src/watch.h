@@ -44,8 +44,6 @@ typedef struct {
                 dh_watch_report report, void *context);
     /* Forget everything written so far in [0, pages_count): they start clean. */
     int (*arm)(void *state, uint64_t pages_count);
-    /* The whole page range [first, first+count) was replaced by fresh anonymous memory. */
-    int (*renew)(void *state, dh_pgno first, uint64_t count);
     /* The page range shows other memory with the same bytes: go on tracking it, as not written. NULL:
      * nothing to do. */
     int (*remapped)(void *state, dh_pgno first, uint64_t count);
@@ -109,7 +107,8 @@ int dh_watch_cursor_open(dh_watch *watch);
 void dh_watch_cursor_close(dh_watch *watch, int cursor);
 
 /* Scan [0, pages_count) and OR into all cursors. pages_out (may be NULL): pages reported. Any error
- * leaves the pages concerned in every cursor, so a commit after it loses nothing. */
+ * leaves the pages concerned in every cursor, so a commit after it loses nothing. After DH_E_WATCH
+ * (somebody mapped over a piece) the next scan begins to track that piece again. */
 int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out);
 /* The same for pages [first, first + count) only. */
 int dh_watch_scan_range(dh_watch *watch, dh_pgno first, uint64_t count);
@@ -144,7 +143,6 @@ bool dh_watch_has(dh_watch *watch, int cursor, dh_pgno pgno);
 void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
 /* The memory now in the range is the committed one: start clean, all cursors empty. */
 int dh_watch_arm(dh_watch *watch, uint64_t pages_count);
-int dh_watch_renew(dh_watch *watch, dh_pgno first, uint64_t count);
 /* See the tracker's remapped. After a failure the pages count as written. */
 int dh_watch_remapped(dh_watch *watch, dh_pgno first, uint64_t count);
 bool dh_watch_is_forked(const dh_watch *watch);

@@ -128,14 +128,6 @@ static int compare_arm(void *state, uint64_t pages_count)
     return 0;
 }
 
-static int compare_renew(void *state, dh_pgno first, uint64_t count)
-{
-    compare_watch *compare = state;
-
-    dh_bits_set_run(&compare->reported, first, count);
-    return 0;
-}
-
 static void compare_fork_child(void *state) { (void)state; }
 
 const dh_tracker dh_tracker_compare = {
@@ -145,6 +137,5 @@ const dh_tracker dh_tracker_compare = {
     .close = compare_close,
     .scan = compare_scan,
     .arm = compare_arm,
-    .renew = compare_renew,
     .fork_child = compare_fork_child,
 };

@@ -56,8 +56,7 @@ static int look_gather(dh_watch *watch, int cursor, uint64_t first, uint64_t lim
     if (rc == 0 && watch->looked.words == NULL)
         rc = dh_bits_init(&watch->looked, watch->capacity_pages);
     if (rc == 0)
-        rc = watch->tracker->scan(watch->state, (dh_pgno)first, limit - first, DH_SCAN_PEEK,
-                                  look_note, watch);
+        rc = dhi_watch_ask(watch, (dh_pgno)first, limit - first, DH_SCAN_PEEK, look_note, watch);
     if (rc == 0) /* whole words of 64 pages: what lies before is not told */
         dh_bits_or_part(&watch->looked, dhi_watch_cursor(watch, cursor), first & ~(uint64_t)63,
                         limit);

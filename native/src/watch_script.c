@@ -75,14 +75,6 @@ static int script_arm(void *state, uint64_t pages_count)
     return 0;
 }
 
-static int script_renew(void *state, dh_pgno first, uint64_t count)
-{
-    script_watch *script = state;
-
-    dh_bits_set_run(&script->written, first, count);
-    return 0;
-}
-
 static void script_fork_child(void *state) { (void)state; }
 
 void dh_script_write(dh_watch *watch, dh_pgno first, uint64_t count)
@@ -102,6 +94,5 @@ const dh_tracker dh_tracker_script = {
     .close = script_close,
     .scan = script_scan,
     .arm = script_arm,
-    .renew = script_renew,
     .fork_child = script_fork_child,
 };

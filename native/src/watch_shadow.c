@@ -115,13 +115,6 @@ static int shadow_arm(void *state, uint64_t pages_count)
     return shadow_scan(state, 0, pages_count, DH_SCAN_TAKE, NULL, NULL);
 }
 
-/* Other bytes show by themselves. */
-static int shadow_renew(void *state, dh_pgno first, uint64_t count)
-{
-    (void)state, (void)first, (void)count;
-    return 0;
-}
-
 static void shadow_fork_child(void *state) { (void)state; }
 
 const dh_tracker dh_tracker_shadow = {
@@ -131,6 +124,5 @@ const dh_tracker dh_tracker_shadow = {
     .close = shadow_close,
     .scan = shadow_scan,
     .arm = shadow_arm,
-    .renew = shadow_renew,
     .fork_child = shadow_fork_child,
 };

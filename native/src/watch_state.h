@@ -42,6 +42,9 @@ int dhi_watch_refusal(const dh_watch *watch);
 dh_bits *dhi_watch_cursor(dh_watch *watch, int cursor);
 /* Lock held. Begin anew when a piece lost its tracking. */
 int dhi_watch_mend(dh_watch *watch);
+/* Ask the tracker, and remember what it no longer tracks. Lock held. */
+int dhi_watch_ask(dh_watch *watch, dh_pgno first, uint64_t count, dh_scan_mode mode,
+                  dh_watch_report report, void *context);
 /* The last holder is gone: free the memory. */
 void dhi_watch_free(dh_watch *watch);
 

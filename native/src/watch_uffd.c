@@ -228,20 +228,6 @@ static int uffd_arm(void *state, uint64_t pages_count)
     return uffd_scan(state, 0, pages_count, DH_SCAN_TAKE, NULL, NULL);
 }
 
-/* A new mapping lost its registration; a range that kept it may be registered again. Its pages are
- * not armed, so they read as written. */
-static int uffd_renew(void *state, dh_pgno first, uint64_t count)
-{
-    uffd_watch *watch = uffd_state(state);
-
-    DH_ASSERT(first <= watch->capacity_pages && count <= watch->capacity_pages - first);
-    if (uffd_is_foreign(watch))
-        return DH_E_FORKED;
-    if (uffd_register(watch->uffd, watch->base + ((uint64_t)first << DH_PAGE_SHIFT), count) != 0)
-        return DH_E_WATCH;
-    return 0;
-}
-
 static int uffd_start(void *state)
 {
     uffd_watch *watch = uffd_state(state);
@@ -251,10 +237,17 @@ static int uffd_start(void *state)
     return uffd_register(watch->uffd, watch->base, watch->capacity_pages);
 }
 
+/* A new mapping lost its registration; a range that kept it may be registered again. */
 static int uffd_remapped(void *state, dh_pgno first, uint64_t count)
 {
-    int rc = uffd_renew(state, first, count);
-    return rc != 0 ? rc : uffd_scan(state, first, count, DH_SCAN_TAKE, NULL, NULL);
+    uffd_watch *watch = uffd_state(state);
+
+    DH_ASSERT(first <= watch->capacity_pages && count <= watch->capacity_pages - first);
+    if (uffd_is_foreign(watch))
+        return DH_E_FORKED;
+    if (uffd_register(watch->uffd, watch->base + ((uint64_t)first << DH_PAGE_SHIFT), count) != 0)
+        return DH_E_WATCH;
+    return uffd_scan(state, first, count, DH_SCAN_TAKE, NULL, NULL);
 }
 
 static void uffd_fork_child(void *state)
@@ -277,7 +270,6 @@ const dh_tracker dh_tracker_uffd = {
     .begin = uffd_start,
     .scan = uffd_scan,
     .arm = uffd_arm,
-    .renew = uffd_renew,
     .remapped = uffd_remapped,
     .fork_child = uffd_fork_child,
 };
@@ -290,7 +282,6 @@ const dh_tracker dh_tracker_uffd_dev = {
     .begin = uffd_start,
     .scan = uffd_scan,
     .arm = uffd_arm,
-    .renew = uffd_renew,
     .remapped = uffd_remapped,
     .fork_child = uffd_fork_child,
 };

@@ -200,18 +200,6 @@ static void a_merge_left_out_is_a_loss(void)
     end();
 }
 
-static void renewed_pages_count_as_written(void)
-{
-    int commit;
-
-    begin();
-    commit = dh_watch_cursor_open(watch);
-    CHECK_EQ(dh_watch_renew(watch, 40, 4), 0);
-    dh_watch_take(watch, commit, &set, PAGES_COUNT);
-    CHECK_EQ(dh_bits_count(&set, PAGES_COUNT), 4);
-    end();
-}
-
 static void cursors_are_few_and_come_back(void)
 {
     int cursors[DH_CURSORS_MAX];
@@ -314,7 +302,6 @@ int main(int argc, char **argv)
     arming_empties_every_cursor_and_a_failed_one_fills_them();
     a_failed_scan_loses_nothing();
     a_merge_left_out_is_a_loss();
-    renewed_pages_count_as_written();
     cursors_are_few_and_come_back();
     no_page_is_ever_lost();
     a_child_is_refused();

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heap_state import content_of, tags_of
-from workload import KEEP, change_some, rewrite_large
+from workload import KEEP, change_some, commit, rewrite_large
 
 import dirtyheap as dh
 from dirtyheap import precopy
@@ -38,6 +38,12 @@ def change_staged(heap: dh.Heap) -> None:
     change_much(heap)
 
 
+def commit_scattered(heap: dh.Heap) -> None:
+    """A commit of enough pages that a fold gives their memory back, too few for base files."""
+    memoryview(heap.root["large"])[: 64 * 4096] = random.Random(7).randbytes(64 * 4096)
+    commit(heap)
+
+
 def tagged_content(heap: dh.Heap) -> dict[Any, Any]:
     """What the commit tagged in :func:`prepare` shows."""
     with dh.open(heap.path, read_only=True, at="old") as snapshot:
@@ -61,6 +67,7 @@ SCENARIOS: dict[str, Scenario] = {
     "large-commit": Scenario(change_much, lambda heap: heap.commit(), commits=True),
     "staged-commit": Scenario(change_staged, lambda heap: heap.commit(), commits=True),
     "fold": Scenario(nothing, lambda heap: heap.fold()),
+    "memory-fold": Scenario(commit_scattered, lambda heap: heap.fold()),
     "tag": Scenario(
         nothing,
         lambda heap: heap.tag("new"),
