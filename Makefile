@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Processes that share the Python tests; 0: one after the other, in the process of pytest itself.
+WORKERS ?= 2
 # Extra arguments for pytest or a benchmark: make test ARGS="-k dict", make bench ARGS=--quick
 ARGS ?=
 
@@ -43,7 +45,7 @@ test-native: ## tests of the C core: plain, then ASan + UBSan
 	$(MAKE) -C native -j$$(nproc) test
 
 test-python: $(VENV)/installed-test ## pytest without the soak tests
-	$(PYTEST) -m "not soak" $(ARGS) .
+	$(PYTEST) -m "not soak" -n $(WORKERS) --dist worksteal $(ARGS) .
 
 soak: $(VENV)/installed-test ## the long tests: thousands of kills and power failures, an hour's overwriting
 	$(PYTEST) -m soak $(ARGS) .
