@@ -162,6 +162,17 @@ def unpickled(part: Row) -> Row:
     return {"pickle.load": took}
 
 
+def write_pages(heap: Any, pages: int, rng: random.Random) -> None:
+    """Change records at random until so many pages are written, or almost all that hold one."""
+    table, reached = heap.root["rows"], 0
+    while (missing := pages - reached) > 0:
+        for _ in range(max(1, missing // 2)):
+            table[rng.randrange(len(table))]["score"] = rng.random()
+        before, reached = reached, heap.pending().pages
+        if reached - before < max(1, missing // 20):
+            return
+
+
 def memory(part: Row) -> Row:
     import dirtyheap as dh
 
@@ -169,11 +180,9 @@ def memory(part: Row) -> Row:
     heap = dh.open(Path(part["path"]) / "heap")
     read_all(heap)
     start = memory_mib()["private"]
-    table, result = heap.root["rows"], {}
+    result = {}
     for pages in part["pages"]:
-        while heap.pending().pages < pages:
-            for _ in range(max(1, (pages - heap.pending().pages) // 2)):
-                table[rng.randrange(len(table))]["score"] = rng.random()
+        write_pages(heap, pages, rng)
         heap.commit()
         result[f"{pages:,} pages written"] = memory_mib()["private"] - start
         heap.fold()
@@ -188,13 +197,10 @@ def rollback(part: Row) -> Row:
     rng = random.Random(3)
     result = {}
     with dh.open(Path(part["path"]) / "heap") as heap:
-        table = heap.root["rows"]
         store(heap, 0)
         heap.rollback()
         for pages in part["pages"]:
-            while heap.pending().pages < pages:
-                for _ in range(max(1, (pages - heap.pending().pages) // 2)):
-                    table[rng.randrange(len(table))]["score"] = rng.random()
+            write_pages(heap, pages, rng)
             dirty = heap.pending().pages
             took, _ = timed(heap.rollback)
             result[str(pages)] = {"pages": dirty, "ms": took, "us a page": took * 1000 / dirty}
