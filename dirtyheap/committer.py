@@ -44,7 +44,7 @@ class Committer:
     def commit(self, store: Store, note: str, began_ns: int) -> Commit:
         """Make the present state durable; see Heap.commit."""
         written_before = bytes_written_by_this_thread()
-        flight = _Flight(self._ptr, store)
+        flight = _Flight(self._ptr, store, self._folder.memory_limit)
         try:
             stats = flight.take()
             is_new = (
@@ -139,14 +139,14 @@ class Committer:
 class _Flight:
     """One commit under way: what was captured, and how far it has come."""
 
-    def __init__(self, heap_ptr: Any, store: Store) -> None:
+    def __init__(self, heap_ptr: Any, store: Store, memory_limit: int | None) -> None:
         self._ptr = heap_ptr
         self._store = store
         self.parent_id = store.last.id if store.last else 0
         # The core writes the capture's address here itself: no interrupt can come between the
         # moment the dirty set is in flight and the moment we know its address.
         self.capture_out = ffi.new("dh_capture **")
-        self.precopy = Precopy(heap_ptr, store, self.parent_id + 1)
+        self.precopy = Precopy(heap_ptr, store, self.parent_id + 1, memory_limit)
         self.chunks: list[Any] = []
         self.files: list[Extent] = []
         self.replaced: list[Extent] = []

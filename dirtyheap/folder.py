@@ -34,11 +34,12 @@ _SWITCH_PAGES_MIN: Final = 32
 
 
 class Folder:
-    """Folds of one heap; ``poison`` is the reason why there can be no more commits."""
+    """Folds of one heap, which keep its memory below ``memory_limit``; ``poison`` is the reason why
+    there can be no more commits."""
 
     def __init__(self, heap_ptr: Any, memory_limit: int | None = None) -> None:
         self._ptr = heap_ptr
-        self._memory_limit = memory_limit
+        self.memory_limit = memory_limit
         self._residue_bytes = 0  # what the last fold could not give back
         self.poison = ""
 
@@ -90,10 +91,10 @@ class Folder:
         return int(stats.private_pages_count * PAGE_BYTES + stats.overlay_bytes)
 
     def _is_over_limit(self) -> bool:
-        if self._memory_limit is None:
+        if self.memory_limit is None:
             return False
         # Exported memory cannot be given back: a fold at every commit would change nothing.
-        limit = max(self._memory_limit, self._residue_bytes + self._memory_limit // 4)
+        limit = max(self.memory_limit, self._residue_bytes + self.memory_limit // 4)
         return self.private_bytes() > limit
 
     def _finish(self, store: Store, files: list[Extent], replaced: list[Extent]) -> None:

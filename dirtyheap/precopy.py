@@ -14,21 +14,29 @@ from typing import Any, Final
 from ._ffi import check, ffi, lib
 from .base_files import Extent
 from .errors import CommitError
-from .store import Store
+from .store import PAGE_BYTES, Store
 
-# A commit of no more written pages than this is made in one stop: 64 MiB.
+# A commit of no more written pages than this is made in one stop: 64 MiB; less with memory_limit.
 WINDOW_PAGES: Final = 16384
 # The first finds everything, the second what was written during the first. A writer that is faster
 # than the disk is not caught up with; the stop takes what is left.
 ROUNDS_MAX: Final = 4
 
 
+def _window_pages(memory_limit: int | None) -> int:
+    """A commit in one stop holds its pages three times: captured, encoded, in the engine."""
+    if memory_limit is None:
+        return WINDOW_PAGES
+    return min(WINDOW_PAGES, memory_limit // 4 // PAGE_BYTES)
+
+
 class Precopy:
     """The base files that one commit writes ahead of its stop. ``files``: what is to be removed
     when the commit fails, and named by its record when it does not."""
 
-    def __init__(self, heap_ptr: Any, store: Store, version: int) -> None:
+    def __init__(self, heap_ptr: Any, store: Store, version: int, memory_limit: int | None) -> None:
         self._ptr = heap_ptr
+        self._window_pages = _window_pages(memory_limit)
         self._store = store
         self._version = version
         self._staged: dict[int, Extent] = {}
@@ -43,7 +51,7 @@ class Precopy:
         """All rounds. ``capture_out[0]`` stays NULL when the commit is a small one."""
         count = ffi.new("size_t *")
         for _ in range(ROUNDS_MAX):
-            self._check(lib.dh_stage_round(self._ptr, WINDOW_PAGES, capture_out, count))
+            self._check(lib.dh_stage_round(self._ptr, self._window_pages, capture_out, count))
             if count[0] == 0:
                 break
             capture = capture_out[0]

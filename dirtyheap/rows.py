@@ -15,7 +15,9 @@ exception and never a guess.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import operator
 import re
 import secrets
 import struct
@@ -81,14 +83,16 @@ class Record:
         """Decode and check the record that stands under an id; HeapCorruptError for anything
         else, HeapError when it needs a newer version."""
         fields = unseal(row, f"the record of commit {commit_id}")
-        for name in cls.__slots__:
-            if not _is_valid(fields.get(name), _RECORD_TYPES.get(name)):
-                raise HeapCorruptError(f"the record of commit {commit_id} has no valid {name!r}")
+        # One comparison for all fields: opening reads a record for each commit since the last fold.
+        values = tuple(map(fields.get, _RECORD_FIELDS))
+        if not _are_valid(values):
+            name = next(name for name in _RECORD_FIELDS if not _is_valid(name, fields.get(name)))
+            raise HeapCorruptError(f"the record of commit {commit_id} has no valid {name!r}")
         if fields["features_required"]:
             raise HeapError(
                 "the heap uses features that this version does not know: upgrade dirtyheap"
             )
-        record = cls(**{name: fields[name] for name in cls.__slots__})
+        record = cls(*values)
         record._check(commit_id)
         return record
 
@@ -103,14 +107,38 @@ class Record:
             raise HeapCorruptError(f"commit {self.id} has too many chunks")
 
 
-# Of the fields that are not unsigned integers of 64 bits.
-_RECORD_TYPES: Final[dict[str, type]] = {
+_RECORD_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Record))
+# What is no int is one of these; every int is unsigned, of 64 bits.
+_TYPES_OF_OTHERS: Final = {
     "parent_hash": bytes,
     "nonce": bytes,
     "body_hash": bytes,
     "note": str,
     "time": float,
 }
+_RECORD_TYPES: Final = tuple(_TYPES_OF_OTHERS.get(name, int) for name in _RECORD_FIELDS)
+_TIME: Final = _RECORD_FIELDS.index("time")
+_record_numbers: Final = operator.itemgetter(
+    *(index for index, kind in enumerate(_RECORD_TYPES) if kind is int)
+)
+
+
+def _are_valid(values: tuple[Any, ...]) -> bool:
+    numbers = _record_numbers(values)
+    return (
+        tuple(map(type, values)) == _RECORD_TYPES
+        and min(numbers) >= 0
+        and max(numbers) < 1 << 64
+        and _is_time(values[_TIME])
+    )
+
+
+def _is_valid(name: str, value: object) -> bool:
+    """The same for one field."""
+    kind = _TYPES_OF_OTHERS.get(name)
+    if kind is None:
+        return _is_u64(value)
+    return _is_time(value) if kind is float else type(value) is kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +371,3 @@ def _is_u64(value: object) -> TypeGuard[int]:
 
 def _is_time(value: object) -> TypeGuard[float]:
     return type(value) is float and abs(value) < TIME_SECONDS_MAX  # false for a NaN
-
-
-def _is_valid(value: object, expected: type | None) -> bool:
-    if expected is None:
-        return _is_u64(value)
-    return _is_time(value) if expected is float else type(value) is expected

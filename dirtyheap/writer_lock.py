@@ -15,6 +15,7 @@ from ._ffi import ffi, lib
 from .errors import HeapLockedError
 
 LOCK_NAME = "writer.lock"
+_PID_DIGITS = 10
 
 
 class WriterLock:
@@ -37,8 +38,11 @@ class WriterLock:
             raise HeapLockedError(
                 f"{directory} is open for writing in process {holder}: close it there first"
             ) from None
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        # Of one length: to truncate a file that holds something makes the file system wait.
+        text = f"{os.getpid():<{_PID_DIGITS}}\n".encode()
+        if os.fstat(self.fd).st_size > len(text):
+            os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, text, 0)
 
     def release(self) -> None:
         """Let the next writer in; harmless when done before, and in a forked child."""

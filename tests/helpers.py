@@ -7,6 +7,7 @@ import functools
 import os
 import pickle
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -57,6 +58,16 @@ def require_root(what: str) -> None:
     """For tests that need mounts or other users."""
     if os.geteuid() != 0:
         skip_kernel_test(f"{what} needs root")
+
+
+# --- names of tests ------------------------------------------------------------------------------
+
+
+def steady_repr(value: object) -> str:
+    """What repr says, the same in every process: two that share a suite must agree on its tests."""
+    if isinstance(value, set | frozenset):
+        return f"{type(value).__name__}({', '.join(sorted(map(steady_repr, value)))})"
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 # --- randomness ----------------------------------------------------------------------------------

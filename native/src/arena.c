@@ -45,8 +45,12 @@ void dh_unreserve(void *base, uint64_t bytes)
 {
     if (base == NULL) /* never reserved: an open that failed half-way is taken down whole */
         return;
-    int rc = munmap(base, (size_t)reserve_round(bytes));
-    DH_ASSERT(rc == 0);
+    if (munmap(base, (size_t)reserve_round(bytes)) == 0)
+        return;
+    /* The kernel made one mapping of neighbours, and there is none left to split it with: the
+     * addresses are lost, the memory is not. */
+    DH_ASSERT(errno == ENOMEM);
+    (void)madvise(base, (size_t)reserve_round(bytes), MADV_DONTNEED);
 }
 
 int dh_arena_init(dh_arena *arena, uint64_t capacity_bytes)

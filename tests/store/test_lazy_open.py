@@ -252,7 +252,7 @@ def test_a_switch_without_a_mapping_to_be_had_leaves_the_memory_that_was(path: P
 
 
 @pytest.mark.skipif(Mappings.limit() > 1 << 20, reason="too many mappings to take them all")
-def test_an_opening_without_a_mapping_to_be_had_copies_or_says_so(stored: Path) -> None:
+def test_an_opening_with_few_mappings_to_be_had_shows_all_or_is_refused(stored: Path) -> None:
     expected = contents_of_copy(stored)
 
     def open_with(pairs: int) -> str:
@@ -263,16 +263,14 @@ def test_an_opening_without_a_mapping_to_be_had_copies_or_says_so(stored: Path) 
             except (MemoryError, OSError, dh.HeapError):
                 return "refused"
         with heap:
-            how = "copied" if heap.stats().private_bytes > 0 else "mapped"
             assert plain(heap) == expected and heap.verify().ok
             heap.root["pairs"] = pairs
             heap.rollback()
             assert plain(heap) == expected
-        return how
+        return "opened"
 
     found = [in_child(partial(open_with, pairs)) for pairs in range(24)]
-    assert found[0] == "refused" and found[-1] == "mapped"
-    assert "copied" in found
+    assert found[0] == "refused" and found[-1] != "refused"
 
 
 def test_exported_memory_stays_where_it_is(path: Path) -> None:

@@ -34,12 +34,13 @@ with dh.open({path!r}, memory_limit={memory_limit}) as heap:
     rows = heap.root["rows"]
     assert sum(len(row) for row in rows) == rows_count * row_bytes
     for number in range(1, rounds + 1):
-        for index in rng.sample(range(rows_count), changed):
+        first = rng.randrange(rows_count - changed)
+        for index in range(first, first + changed):
             rows[index] = number.to_bytes(2, "little") * (row_bytes // 2)
         heap.commit()
     assert sum(len(row) for row in rows) == rows_count * row_bytes
     assert heap.verify().ok
-print("walked", max(rows)[:2])
+print("walked")
 """
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy
 import pytest
+from helpers import steady_repr
 
 import dirtyheap
 from dirtyheap import to_python
@@ -601,7 +602,7 @@ EQUAL_KEYS = [
 ]
 
 
-@pytest.mark.parametrize(("stored", "asked"), EQUAL_KEYS, ids=repr)
+@pytest.mark.parametrize(("stored", "asked"), EQUAL_KEYS, ids=steady_repr)
 def test_a_key_is_found_by_what_is_equal_to_it(heap, stored, asked):
     plain = {stored: "value", "other": 0}
     d = heap.dict(plain)
@@ -645,7 +646,7 @@ def test_deeply_nested_named_tuples_as_keys(heap):
      Shout("text"), OtherHash("text"), Decimal("1e1000000"),
      Decimal("-1e999999999"), numpy.datetime64("2020-01-01"), frozenset({1, int}),
      (1, Decimal("0.1"))],
-    ids=repr,
+    ids=steady_repr,
 )  # fmt: skip
 def test_a_key_is_not_found_by_what_is_not_equal_to_it(heap, asked):
     d = heap.dict({0.1: "float", 2: 1, "text": "text", 1 / 3: 1, (1, 0.1): 1})

@@ -15,6 +15,7 @@ from fractions import Fraction
 from uuid import UUID
 
 import pytest
+from helpers import steady_repr
 
 import dirtyheap as dh
 from dirtyheap import scalars
@@ -149,7 +150,7 @@ def test_exact_classes_only(heap):
 @pytest.mark.parametrize(
     "made",
     [object(), 2**70, {1j: 2}, [[object()]], {"s": {1, 2}}, {"d": [{(1, 2): 3}]}],
-    ids=repr,
+    ids=steady_repr,
 )
 def test_a_packer_that_gives_what_msgpack_cannot_hold(heap, made):
     for use in (lambda: heap.root.update(x=Box(made)), lambda: heap.list([1, Box(made)])):
