@@ -28,7 +28,7 @@ from .store import PAGE_BYTES, Record, Store
 
 # When a fold is due: docs/design.md, "Fold", has the reasons and figures.
 _DELTA_BYTES_MIN: Final = 4 << 20
-_COMMITS_MAX: Final = 256
+_COMMITS_MAX: Final = 512
 # An extent with fewer pages of its own is not worth the faults that its others would take again.
 _SWITCH_PAGES_MIN: Final = 32
 

@@ -92,7 +92,7 @@ class Index:
         if not cursor.last():
             return None, rows.NO_HASH
         key, row = map(bytes, cursor.item())
-        return Record.unpack(row, rows.commit_of_key(key)), rows.record_hash(row)
+        return Record.unpack_hashed(row, rows.commit_of_key(key))
 
     def commit_ids(self) -> list[int]:
         """Of every record that is stored, ascending, kept or not."""
@@ -116,15 +116,14 @@ class Index:
         chain: list[Record] = []
         parent_hash = rows.NO_HASH
         for commit in range(max(record.fold, 1), record.id + 1):
-            row = self._record_row(commit)
-            link = Record.unpack(row, commit)
+            link, link_hash = Record.unpack_hashed(self._record_row(commit), commit)
             is_start = link.is_fold_point if record.fold else link.parent_hash == parent_hash
             if not (link.parent_hash == parent_hash if chain else is_start):
                 raise HeapCorruptError(f"the commit before commit {commit} is missing")
             if link.fold != record.fold:
                 raise HeapCorruptError(f"commit {commit} does not rest on commit {record.fold}")
             chain.append(link)
-            parent_hash = rows.record_hash(row)
+            parent_hash = link_hash
         return chain
 
     def deltas(self, record: Record) -> Iterator[bytes]:
@@ -132,6 +131,9 @@ class Index:
         against the records and their hashes. The last hash of a commit comes after its chunks: use
         nothing of it before the iterator is exhausted."""
         for link in self.chain(record):
+            if link.body:  # under the seal of its row
+                yield from link.body
+                continue
             body = rows.body_hasher()
             for number in range(link.chunks):
                 chunk = self._txn.get(rows.delta_key(link.id, number), db=self._databases.deltas)
@@ -143,11 +145,20 @@ class Index:
                 raise HeapCorruptError(f"commit {link.id}: the body's hash is wrong")
 
     def delta_bytes(self, record: Record) -> int:
-        """Bytes of the chunks that :meth:`deltas` would give; reads no chunk."""
+        """Bytes of the rows that :meth:`deltas` would read; reads no chunk."""
+        return self._bytes_between(
+            self._databases.commits, rows.commit_key(record.fold + 1), rows.commit_key(record.id)
+        ) + self._bytes_between(
+            self._databases.deltas,
+            rows.delta_key(record.fold + 1, 0),
+            rows.delta_key(record.id, rows.CHUNKS_MAX),
+        )
+
+    def _bytes_between(self, database: Any, first: bytes, last: bytes) -> int:
         total = 0
-        cursor = self._txn.cursor(db=self._databases.deltas)
-        more = cursor.set_range(rows.delta_key(record.fold + 1, 0))
-        while more and rows.commit_of_delta_key(bytes(cursor.key())) <= record.id:
+        cursor = self._txn.cursor(db=database)
+        more = cursor.set_range(first)
+        while more and bytes(cursor.key()) <= last:
             total += len(cursor.value())
             more = cursor.next()
         return total

@@ -66,9 +66,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What all kept commits need together."""
+    """What all kept commits need together; the first span is the one that ends at the last."""
 
     spans: tuple[Span, ...]
+
+    @property
+    def first_of_last(self) -> int:
+        """From this commit on everything is needed."""
+        return self.spans[0].fold or 1
 
     def has_record(self, commit: int) -> bool:
         """Whether the record of a commit must stay."""

@@ -22,7 +22,7 @@ import re
 import secrets
 import struct
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
@@ -38,6 +38,13 @@ META_KEY: Final = b"heap"
 HISTORY_KEY: Final = b"history"
 NO_HASH: Final = bytes(HASH_BYTES)  # the parent's of the first commit
 CODEC_PLAIN: Final = 0
+CHUNKS_MAX: Final = (1 << 32) - 1  # of one delta
+# Bits of a record's features_required.
+BODY_IN_RECORD: Final = 1  # its chunks stand in the record, none in `deltas`
+_FEATURES_KNOWN: Final = BODY_IN_RECORD
+# A record with a body no larger than this takes two pages of the engine, and saves those of a
+# second database: the leaf and the branch that every commit would write anew.
+_BODY_IN_RECORD_MAX: Final = 7000
 TAG_CHARACTERS_MAX: Final = 200
 TAG_BYTES_MAX: Final = 500  # the engine's keys have at most 511 bytes
 TIME_SECONDS_MAX: Final = 253_402_300_800  # the year 10000: beyond it no calendar of ours goes
@@ -48,7 +55,8 @@ class Record:
     """A commit record: what one commit is, what its delta must look like, what it rests on.
 
     ``fold`` is the commit whose base files its state rests on: the newest fold point not after it,
-    0 when nothing was folded before. A fold point has ``fold == id`` and no chunks.
+    0 when nothing was folded before. A fold point has ``fold == id`` and no chunks. ``body``: the
+    chunks of a small delta; those of a larger one are rows of their own, and it is empty.
     """
 
     id: int
@@ -68,6 +76,7 @@ class Record:
     epoch: int = 0
     features_required: int = 0
     features_optional: int = 0
+    body: tuple[bytes, ...] = ()
 
     @property
     def is_fold_point(self) -> bool:
@@ -76,25 +85,47 @@ class Record:
 
     def pack(self) -> bytes:
         """Encode for the store."""
-        return seal({name: getattr(self, name) for name in self.__slots__})
+        fields = {name: getattr(self, name) for name in _RECORD_FIELDS}
+        if self.body:
+            fields["body"] = self.body
+        return seal(fields)
+
+    def with_chunks(self, chunks: Sequence[Any]) -> Record:
+        """The record as it is stored with these chunks: a small delta goes into it."""
+        if not 0 < sum(map(len, chunks)) <= _BODY_IN_RECORD_MAX:
+            return self
+        required = self.features_required | BODY_IN_RECORD
+        return dataclasses.replace(self, body=tuple(map(bytes, chunks)), features_required=required)
+
+    def folded(self, nonce: bytes) -> Record:
+        """The record of a fold point: without a delta, told from this one by its nonce."""
+        required = self.features_required & ~BODY_IN_RECORD
+        return dataclasses.replace(
+            self, fold=self.id, chunks=0, nonce=nonce, body=(), features_required=required
+        )
 
     @classmethod
     def unpack(cls, row: bytes, commit_id: int) -> Record:
         """Decode and check the record that stands under an id; HeapCorruptError for anything
         else, HeapError when it needs a newer version."""
-        fields = unseal(row, f"the record of commit {commit_id}")
+        return cls.unpack_hashed(row, commit_id)[0]
+
+    @classmethod
+    def unpack_hashed(cls, row: bytes, commit_id: int) -> tuple[Record, bytes]:
+        """The record, and the hash that the next one names it by."""
+        fields, row_hash = _unseal_hashed(row, f"the record of commit {commit_id}")
         # One comparison for all fields: opening reads a record for each commit since the last fold.
         values = tuple(map(fields.get, _RECORD_FIELDS))
         if not _are_valid(values):
             name = next(name for name in _RECORD_FIELDS if not _is_valid(name, fields.get(name)))
             raise HeapCorruptError(f"the record of commit {commit_id} has no valid {name!r}")
-        if fields["features_required"]:
+        if fields["features_required"] & ~_FEATURES_KNOWN:
             raise HeapError(
                 "the heap uses features that this version does not know: upgrade dirtyheap"
             )
-        record = cls(*values)
+        record = cls(*values, body=_body_of(fields, commit_id))
         record._check(commit_id)
-        return record
+        return record, row_hash
 
     def _check(self, commit_id: int) -> None:
         if self.id != commit_id:
@@ -103,11 +134,13 @@ class Record:
             raise HeapCorruptError(f"the record of commit {self.id} contradicts itself")
         if self.is_fold_point and self.chunks:
             raise HeapCorruptError(f"commit {self.id} was folded, and has a delta all the same")
-        if self.chunks >= 1 << 32:
+        if self.chunks > CHUNKS_MAX:
             raise HeapCorruptError(f"commit {self.id} has too many chunks")
 
 
-_RECORD_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Record))
+_RECORD_FIELDS: Final = tuple(
+    field.name for field in dataclasses.fields(Record) if field.name != "body"
+)
 # What is no int is one of these; every int is unsigned, of 64 bits.
 _TYPES_OF_OTHERS: Final = {
     "parent_hash": bytes,
@@ -131,6 +164,19 @@ def _are_valid(values: tuple[Any, ...]) -> bool:
         and max(numbers) < 1 << 64
         and _is_time(values[_TIME])
     )
+
+
+def _body_of(fields: dict[str, Any], commit_id: int) -> tuple[bytes, ...]:
+    if not fields["features_required"] & BODY_IN_RECORD:
+        return ()
+    body = fields.get("body")
+    if (
+        type(body) is not list
+        or not 0 < len(body) == fields["chunks"]
+        or any(type(chunk) is not bytes for chunk in body)
+    ):
+        raise HeapCorruptError(f"the record of commit {commit_id} has no valid 'body'")
+    return tuple(body)
 
 
 def _is_valid(name: str, value: object) -> bool:
@@ -353,8 +399,15 @@ def _hash(data: bytes) -> bytes:
 
 def unseal(row: bytes, what: str) -> dict[str, Any]:
     """What a sealed row says; HeapCorruptError, naming ``what``, when it is not whole."""
+    return _unseal_hashed(row, what)[0]
+
+
+def _unseal_hashed(row: bytes, what: str) -> tuple[dict[str, Any], bytes]:
+    """The same, and the hash of the whole row."""
     packed = row[:-HASH_BYTES]
-    if packed + _hash(packed) != row:
+    hasher = hashlib.blake2b(packed, digest_size=HASH_BYTES)
+    seal = hasher.digest()
+    if seal != row[-HASH_BYTES:]:
         raise HeapCorruptError(f"{what} is damaged: its hash is wrong")
     try:
         fields = msgpack.unpackb(packed, strict_map_key=True)
@@ -362,7 +415,8 @@ def unseal(row: bytes, what: str) -> dict[str, Any]:
         raise HeapCorruptError(f"{what} is damaged: {error}") from error
     if type(fields) is not dict:
         raise HeapCorruptError(f"{what} is damaged: it is no map")
-    return fields
+    hasher.update(seal)
+    return fields, hasher.digest()
 
 
 def _is_u64(value: object) -> TypeGuard[int]:

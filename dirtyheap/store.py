@@ -3,10 +3,10 @@
 The conductor: it takes the lock, opens the environment, and is the only one who writes. What rows
 look like is rows.py, what a transaction shows index.py, what may go retention.py.
 
-One commit is one write transaction with the delta's few big values and one record. What a record
-names is durable before it: chunks by the transaction's order, base files by fsync of file and
-directory. The store knows nothing of pages; it keeps and returns bytes. It must never hold a read
-transaction beyond one call: that would keep LMDB from reusing space.
+One commit is one write transaction with one record; a small delta stands in it, a larger one in
+rows beside it. What a record names is durable before it: chunks by the transaction's order, base
+files by fsync of file and directory. The store knows nothing of pages; it keeps and returns bytes.
+It must never hold a read transaction beyond one call: that would keep LMDB from reusing space.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import lmdb
 
-from . import index, retention, rows
+from . import index, pruning, retention, rows
 from .base_files import BASE_NAME, BaseFiles, Extent
 from .environments import DATA_NAME, READERS_NAME, WriterLease, refuse_links
 from .errors import CommitError, HeapCorruptError, HeapError, HeapPoisonedError
@@ -149,6 +148,7 @@ class Store:
         self._versions = versions
         self.extents = {number: extents[-1] for number, extents in versions.items()}
         self.delta_bytes = delta_bytes
+        self._kept, self._prune_from = None, 0
         self.deltas_count = last.id - last.fold if last else 0
         self.last, self._last_hash = last, last_hash  # at the end: see adopt
         self._is_stale = False
@@ -240,9 +240,12 @@ class Store:
             HeapPoisonedError: it cannot be known whether the record became durable.
         """
         self._ensure_fresh()
+        record = record.with_chunks(chunks)
         packed = record.pack()
+        if record.body:
+            chunks = []
         try:
-            dropped = self._write(record, packed, chunks, rebased)
+            dropped, prune_from = self._write(record, packed, chunks, rebased)
         except (lmdb.Error, OSError, MemoryError) as error:
             if not self.is_durable(record):
                 raise CommitError(
@@ -250,21 +253,28 @@ class Store:
                     "changes are still in memory and in the next commit"
                 ) from error
             return self._refresh()
-        return self._note(record, packed, chunks, rebased, dropped)
+        gone = self._note(record, packed, chunks, rebased, dropped)
+        self._prune_from = prune_from
+        if rebased:
+            self._kept = None
+        return gone
 
     def _write(
         self, record: Record, packed: bytes, chunks: list[Any], rebased: list[Extent]
-    ) -> set[tuple[int, int]]:
+    ) -> tuple[set[tuple[int, int]], int | None]:
         with self._environment.writing, self._env.begin(write=True) as txn:
             for number, chunk in enumerate(chunks):
                 _append(txn, self._databases.deltas, rows.delta_key(record.id, number), chunk)
             for extent in rebased:
                 self._put_extent(txn, extent)
             _append(txn, self._databases.commits, rows.commit_key(record.id), packed)
+            written_bytes = len(packed) + sum(map(len, chunks))
+            prune_from = self._prune_some(txn, record, written_bytes)
             if not rebased:
-                return set()
+                return set(), prune_from
             needs = self._needs(txn, record)
-            return self._drop_versions(txn, needs, [extent.number for extent in rebased], rebased)
+            numbers = [extent.number for extent in rebased]
+            return self._drop_versions(txn, needs, numbers, rebased), 0
 
     def _note(
         self,
@@ -276,7 +286,7 @@ class Store:
     ) -> list[Extent]:
         self._is_stale = True
         gone = self._note_extents(rebased, dropped)
-        self.delta_bytes += sum(len(chunk) for chunk in chunks)
+        self.delta_bytes += len(packed) + sum(len(chunk) for chunk in chunks)
         self.deltas_count += 1
         self.last, self._last_hash = record, rows.record_hash(packed)  # at the end: see adopt
         self._is_stale = False
@@ -335,7 +345,7 @@ class Store:
         """The last commit's record as a fold writes it: a fold point, without a delta, and with a
         nonce of its own, by which :meth:`is_durable` tells it from what it replaces."""
         assert self.last is not None
-        return replace(self.last, fold=self.last.id, chunks=0, nonce=secrets.token_bytes(8))
+        return self.last.folded(secrets.token_bytes(8))
 
     def replace_base(self, folded: Record, extents: list[Extent]) -> list[Extent]:
         """Record new base files as of the last commit, drop the delta that they contain and all
@@ -360,7 +370,9 @@ class Store:
             for extent in extents:
                 self._put_extent(txn, extent)
             txn.put(rows.commit_key(folded.id), folded.pack(), db=self._databases.commits)
-            self._prune(txn, folded, extents)
+            pruning.delete_chunks(txn, self._databases, folded.id)  # the base files have it
+            numbers = {*self._versions, *(extent.number for extent in extents)}
+            self._drop_versions(txn, self._needs(txn, folded), numbers, extents)
 
     # --- what is kept ------------------------------------------------------------------------
 
@@ -427,24 +439,25 @@ class Store:
         return look.needs(last.id, oldest)
 
     def _prune_last(self, txn: lmdb.Transaction) -> None:
+        """After a change of what is kept: its base files go now, its rows with coming commits."""
         assert self.last is not None  # there is a tag
-        self._prune(txn, self.last, [])
+        self._drop_versions(txn, self._needs(txn, self.last), self._versions, [])
 
-    def _prune(self, txn: lmdb.Transaction, last: Record, written: list[Extent]) -> None:
-        """Delete every row that no kept commit needs. What was written is not remembered yet."""
-        needs = self._needs(txn, last)
-
-        def is_delta_needed(key: bytes) -> bool:
-            commit = rows.commit_of_delta_key(key)
-            return needs.has_delta(commit) and commit != last.fold  # whose base files have it
-
-        def is_record_needed(key: bytes) -> bool:
-            return needs.has_record(rows.commit_of_key(key))
-
-        _delete(txn, self._databases.deltas, is_delta_needed)
-        _delete(txn, self._databases.commits, is_record_needed)
-        numbers = {*self._versions, *(extent.number for extent in written)}
-        self._drop_versions(txn, needs, numbers, written)
+    def _prune_some(self, txn: lmdb.Transaction, record: Record, written_bytes: int) -> int | None:
+        """Delete a bunch of rows that nothing needs, if it is time to; returns where the next one
+        goes on, None: nothing is left."""
+        if self._prune_from is None or self.last is None:
+            return self._prune_from
+        if not pruning.is_due(record.id, written_bytes):
+            return self._prune_from
+        if self._kept is None:
+            look = self._index(txn)
+            try:
+                self._kept = look.needs(self.last.id, look.oldest(self.last.id))
+            except HeapCorruptError:  # of an old commit: this one stands, verify() tells
+                return None
+        first = pruning.delete_some(txn, self._databases, self._kept, self._prune_from)
+        return first if first < self._kept.first_of_last else None
 
     def _drop_versions(
         self,
@@ -546,14 +559,3 @@ def _append(txn: lmdb.Transaction, db: Any, key: bytes, value: Any) -> None:
     # put(append=True) answers False, without an exception, when the key is not beyond the last.
     if not txn.put(key, value, db=db, append=True):
         raise HeapCorruptError("the store already holds a later commit than the one being written")
-
-
-def _delete(txn: lmdb.Transaction, db: Any, is_needed: Callable[[bytes], bool]) -> None:
-    """Delete the rows whose keys are not needed."""
-    cursor = txn.cursor(db=db)
-    more = cursor.first()
-    while more:
-        if is_needed(bytes(cursor.key())):
-            more = cursor.next()
-        else:  # goes on to the next one; behind the last it has no key
-            more = cursor.delete() and cursor.key() != b""

@@ -405,7 +405,7 @@ class _Run:
         body, is_whole = rows.body_hasher(), True
         text = ffi.new("char[]", _TEXT_BYTES)
         for number in range(record.chunks):
-            chunk = reader.chunk(record.id, number)
+            chunk = reader.chunk(record, number)
             if chunk is None:
                 self.findings.add(path, "is missing", f"chunk {number} of {record.chunks}")
                 return  # a damaged count would have billions missing

@@ -72,9 +72,11 @@ class RowReader:
         self._txn = txn
         self._meta = meta
 
-    def chunk(self, commit: int, number: int) -> bytes | None:
-        """One chunk of a delta."""
-        found = self._txn.get(rows.delta_key(commit, number), db=self._databases.deltas)
+    def chunk(self, record: Record, number: int) -> bytes | None:
+        """One chunk of a commit's delta."""
+        if record.body:
+            return record.body[number]
+        found = self._txn.get(rows.delta_key(record.id, number), db=self._databases.deltas)
         return None if found is None else bytes(found)
 
     def _rows(self, database: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -86,9 +88,9 @@ class RowReader:
         contents = Contents(self._meta["hash_key"])
         hashes = self._read_records(contents, note)
         last = max(hashes, default=0)
-        _check_chain(contents, hashes, note)
         contents.set_extents(self._read_extents(last, note))
-        self._find_kept(contents, last, note)
+        needed = self._find_kept(contents, last, note)
+        _check_chain(contents, hashes, needed, note)
         self._check_delta_keys(contents, note)
         return contents
 
@@ -125,7 +127,8 @@ class RowReader:
 
     # --- what is kept ------------------------------------------------------------------------
 
-    def _find_kept(self, contents: Contents, last: int, note: Note) -> None:
+    def _find_kept(self, contents: Contents, last: int, note: Note) -> set[int]:
+        """Fills the commits that can be opened; returns those that they need."""
         oldest = self._oldest(last, note)
         kept = {commit for commit in contents.records if commit >= oldest}
         kept |= self._tagged(contents, note)
@@ -140,6 +143,7 @@ class RowReader:
             contents.kept.append(record)
         for commit in sorted(needed - contents.records.keys()):
             note(f"commits[{commit}]", _NO_RECORD)
+        return needed
 
     def _oldest(self, last: int, note: Note) -> int:
         try:
@@ -173,7 +177,8 @@ class RowReader:
                 continue
             commit, number = rows.commit_of_delta_key(key), int.from_bytes(key[8:], "big")
             record = contents.records.get(commit)
-            if (record is None or number >= record.chunks) and commit not in strange:
+            is_strange = record is None or number >= record.chunks or record.body
+            if is_strange and commit not in strange:
                 strange.add(commit)
                 note(f"deltas[{commit}]", f"chunk {number} belongs to no commit")
 
@@ -185,10 +190,14 @@ def _check_fold(contents: Contents, record: Record, note: Note) -> None:
         note(f"commits[{record.id}]", f"rests on commit {record.fold}, which was not folded")
 
 
-def _check_chain(contents: Contents, hashes: dict[int, bytes], note: Note) -> None:
+def _check_chain(
+    contents: Contents, hashes: dict[int, bytes], needed: set[int], note: Note
+) -> None:
     """S5: each record is the child of the one before, by id and hash, or was folded, or is the
-    first of all."""
+    first of all. Those that nothing needs any more go one by one: pruning.py."""
     for commit, record in sorted(contents.records.items()):
+        if commit not in needed:
+            continue
         before = rows.NO_HASH if commit == 1 else hashes.get(commit - 1)
         if record.is_fold_point and before is None:
             continue  # those before it were given up

@@ -23,6 +23,7 @@ from format_values import unpack_standard
 PAGE: Final = 4096
 TABLE: Final = 1 << 31  # bit of page numbers that are of the table
 EXTENT_PAGES: Final = 1024
+BODY_IN_RECORD: Final = 1  # a feature bit of records
 CELL_BYTES: Final = (
     *(16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
     *(576, 672, 816, 1024, 1360, 2048),
@@ -113,7 +114,7 @@ class Files:
         for number in range(max(fold, 1), self.record["id"] + 1):
             record = self.commits[number]
             require(record["id"] == number == record["parent"] + 1, "a record's id")
-            require(record["features_required"] == 0, "no features beyond")
+            require(record["features_required"] in (0, BODY_IN_RECORD), "no features beyond")
             require(self._fold_of(record) == fold, "what a record rests on")
             if number == fold:
                 require(record["chunks"] == 0, "a fold point has no delta")
@@ -157,7 +158,11 @@ class Files:
         for number in range(self._fold_of(self.record) + 1, self.record["id"] + 1):
             record, body = self.commits[number], hashlib.blake2b(digest_size=16)
             for index in range(record["chunks"]):
-                chunk = self._rows["deltas"][struct.pack(">QI", number, index)]
+                if record["features_required"] & BODY_IN_RECORD:
+                    require(len(record["body"]) == record["chunks"], "all chunks in the record")
+                    chunk = record["body"][index]
+                else:
+                    chunk = self._rows["deltas"][struct.pack(">QI", number, index)]
                 body.update(chunk)
                 self._apply_chunk(chunk, (record["parent"], number, index))
             if record["chunks"]:

@@ -167,10 +167,19 @@ def test_nothing_stays_that_no_kept_commit_needs(path: Path) -> None:
             heap.untag(f"t{number}")
         assert ids(heap) == [heap.last_commit_id]
         assert len(base_files(path)) == least
+        assert_rows_go(heap)
         with heap._store._env.begin() as txn:
-            look = heap._store._index(txn)
-            assert look.commit_ids() == [heap.last_commit_id]
             assert txn.stat(heap._store._databases.deltas)["entries"] == 0
+
+
+def assert_rows_go(heap: dh.Heap) -> None:
+    """With later commits, in bunches."""
+    for number in range(128):
+        heap.commit(f"note {number}")
+    with heap._store._env.begin() as txn:
+        look = heap._store._index(txn)
+        record = look.record(heap.last_commit_id)
+        assert look.commit_ids() == [*range(record.fold, record.id + 1)]
 
 
 # --- tags ----------------------------------------------------------------------------------------
@@ -303,7 +312,10 @@ def test_a_tag_that_cannot_be_written_changes_nothing(path: Path) -> None:
     assert contents(path) == {"n": 3}
     with dh.open(path) as heap:
         assert set(heap.tags()) <= {"old", "new"}
-        assert ids(heap) == [1, 2, 3]
+        assert ids(heap) in (
+            [1, 2, 3],
+            [1, 3],
+        )  # an untag that worked gave up what keep=1 does not ask for
 
 
 @pytest.mark.parametrize("verb", ["tag", "move", "untag"])
@@ -349,8 +361,7 @@ def test_an_interrupt_leaves_a_tag_as_it_was_or_as_it_was_to_be(
             heap.untag(name)
     with dh.open(path) as heap:
         assert ids(heap) == [4]
-        with heap._store._env.begin() as txn:
-            assert txn.stat(heap._store._databases.commits)["entries"] == 1
+        assert_rows_go(heap)
         assert base_files(path) == {extent.file_name for extent in heap._store.extents.values()}
 
 
@@ -433,7 +444,27 @@ def test_a_record_with_a_wrong_field_is_damage(fields: dict[str, Any]) -> None:
 
 def test_a_record_that_needs_more_is_refused() -> None:
     with pytest.raises(dh.HeapError, match="upgrade dirtyheap"):
-        rows.Record.unpack(record(features_required=1).pack(), 3)
+        rows.Record.unpack(record(features_required=2).pack(), 3)
+
+
+def test_a_small_delta_stands_in_the_record() -> None:
+    small = record(chunks=2).with_chunks([b"a" * 100, memoryview(b"b" * 50)])
+    assert small.body == (b"a" * 100, b"b" * 50) and small.features_required == 1
+    assert rows.Record.unpack(small.pack(), 3) == small
+    assert small.folded(bytes(8)) == record(fold=3, chunks=0)
+    assert record().with_chunks([bytes(10_000)]) == record()
+    assert record(chunks=0).with_chunks([]) == record(chunks=0)
+
+
+@pytest.mark.parametrize(
+    "body", [None, [], {}, b"x", "x", [1], ["x"], [b"x", b"y"], [None], [[b"x"]]]
+)
+def test_a_body_that_is_not_what_the_record_says_is_damage(body: Any) -> None:
+    fields = rows.unseal(record(features_required=1).pack(), "")
+    with pytest.raises(dh.HeapCorruptError, match="body"):
+        rows.Record.unpack(rows.seal({**fields, "body": body}), 3)
+    with pytest.raises(dh.HeapCorruptError, match="body"):
+        rows.Record.unpack(rows.seal(fields), 3)
 
 
 @pytest.mark.parametrize("fields", [{}, [], 7, {"id": 1}, {b"id": 1}])
@@ -532,8 +563,9 @@ def put(path: Path, database: bytes, key: bytes, row: bytes | None) -> None:
     ],
 )  # fmt: skip
 def test_rows_that_contradict_each_other_are_damage(
-    path: Path, database: bytes, key: bytes, row: bytes | None
+    path: Path, monkeypatch: pytest.MonkeyPatch, database: bytes, key: bytes, row: bytes | None
 ) -> None:
+    monkeypatch.setattr(rows, "_BODY_IN_RECORD_MAX", 0)
     with dh.open(path) as heap:
         commit_many(heap, 3)
     put(path, database, key, row)
