@@ -56,7 +56,11 @@ def _rows(path: Path, database: bytes) -> Iterator[lmdb.Cursor]:
 
 def _chunks(path: Path) -> list[bytes]:
     with _rows(path, b"deltas") as cursor:
-        return [bytes(chunk) for _, chunk in cursor]
+        chunks = [bytes(chunk) for _, chunk in cursor]
+    with _rows(path, b"commits") as cursor:
+        for _, row in cursor:
+            chunks += msgpack.unpackb(row[:-16]).get("body", [])
+    return chunks
 
 
 def _last_record(path: Path) -> dict[str, int]:

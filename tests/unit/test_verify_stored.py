@@ -16,14 +16,16 @@ from reseal import PAGE, seal
 from test_verify import MARK, PLACES, find_text, make, misdirect
 
 import dirtyheap as dh
+from dirtyheap import rows
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A heap with folds, deltas behind them, a tag and a history."""
+    """A heap with folds, deltas behind them (as rows of their own), a tag and a history."""
     path = tmp_path_factory.mktemp("sound") / "heap"
     rng = seeded()
-    with dh.open(path, keep=5) as heap:
+    with pytest.MonkeyPatch.context() as patch, dh.open(path, keep=5) as heap:
+        patch.setattr(rows, "_BODY_IN_RECORD_MAX", 0)
         fill(heap, 3)
         for number in range(12):
             heap.commit(f"commit {number}")

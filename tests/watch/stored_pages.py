@@ -103,7 +103,10 @@ class StoredPages:
             record = msgpack.unpackb(unsealed(value))
             commit = StoredCommit(number, record["root"], record["hwm_pages"])
             for index in range(record["chunks"]):
-                chunk = txn.get(key + struct.pack(">I", index), db=databases["deltas"])
+                if "body" in record:
+                    chunk = record["body"][index]
+                else:
+                    chunk = txn.get(key + struct.pack(">I", index), db=databases["deltas"])
                 self._apply_chunk(commit, chunk, extents)
             self.commits[number] = commit
             for extent, version in extents.items():
