@@ -280,13 +280,13 @@ def draw_scan(axis: Any, costs: Costs, size_mb: int, colours: dict[str, str]) ->
 
 def draw_uses(axis: Any, works: Works, colours: dict[str, str]) -> None:
     width = 0.8 / len(colours)
-    for place, (use, found) in enumerate(works.items()):
+    for place, found in enumerate(works.values()):
         for i, (name, colour) in enumerate(colours.items()):
             if name in found:
                 axis.bar(place + i * width, ratio(found[name], found[OURS]), width, color=colour)
-        axis.text(place + 0.3, 0.02, use, transform=axis.get_xaxis_transform(), fontsize=8)
     axis.axhline(1, color="grey", linewidth=0.8)
-    axis.set(yscale="log", ylabel=f"time of a cycle, {OURS} = 1", xticks=[])
+    axis.set(yscale="log", ylabel=f"time of a cycle, {OURS} = 1")
+    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(works))], list(works))
     axis.set_title("emulated uses of GetWriteWatch", fontsize=9, loc="left")
 
 
