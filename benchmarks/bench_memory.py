@@ -6,8 +6,8 @@ anything. Python's own objects are made anew there, by unpickling or by a loop. 
 fields are read at random: what a library keeps beside its data would show as growth.
 
   plain dicts        a list of dicts; keys shared as string objects
-  dirtyheap dicts    a List of Dicts, copied in as plain dicts
-  dirtyheap records  instances of a class under @dh.record
+  dirtyheap dicts    a List of Dicts, copied in as plain dicts; folded, as a heap at rest is
+  dirtyheap records  instances of a class under @dh.record; folded
   ZODB mappings      one PersistentMapping for each record in an IOBTree; the cache holds them all
   ZODB dicts         plain dicts in an IOBTree: a bucket of them is one object of the database
 """
@@ -116,6 +116,7 @@ class HeapDicts(Kept):
         with dh.open(self.directory / "heap") as heap:
             heap.root["records"] = [record(number) for number in range(count)]
             heap.commit()
+            heap.fold()
 
     def open(self) -> Any:
         self.heap = dh.open(self.directory / "heap")
@@ -129,6 +130,7 @@ class HeapRecords(HeapDicts):
             for number in range(count):
                 records.append(heap.new(Item, **record(number)))
             heap.commit()
+            heap.fold()
 
     def field(self, one: Any, name: str) -> Any:
         return getattr(one, name)
