@@ -50,10 +50,19 @@ _SENTENCES: Final = {
 }
 
 
-def _check(rc: int) -> None:
+_forks_count = 0
+
+
+def _forked() -> None:
+    global _forks_count
+    _forks_count += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def _fail(rc: int) -> None:
     """Raise what a code means for a watch."""
-    if rc == 0:
-        return
     if rc in (lib.DH_E_FORKED, lib.DH_E_LIMIT):
         raise TrackerError(_SENTENCES[rc])
     raise error_from_code(rc, _SENTENCES.get(rc, ""))
@@ -171,7 +180,7 @@ class Cursor:
     def close(self) -> None:
         """Give the cursor back; closing twice does nothing."""
         watch = self._watch
-        if os.getpid() != watch._pid:  # where the lock's owner may not exist
+        if watch._forks != _forks_count:  # where the lock's owner may not exist
             self._number = -1
             return
         with watch._lock:
@@ -251,7 +260,7 @@ class WriteWatch:
         held = ffi.from_buffer("char[]", self.buffer, require_writable=True)
         address = int(ffi.cast("uintptr_t", held))
         self.pages_count: Final = _pages_count(buffer_or_size, address, len(self.buffer))
-        self._pid: Final = os.getpid()
+        self._forks: Final = _forks_count
         self._lock: Final = RLock()
         core = _open(type(self)._CORE_OPEN, address, self.pages_count, number)
         self._handle = ffi.gc(core, lib.dh_write_watch_close)
@@ -314,7 +323,9 @@ class WriteWatch:
         first, limit = self._bounds(start, stop)
         self._refuse_in_child()
         with self._lock:
-            _check(lib.dh_write_watch_mark(self._handle_of(self), first, limit))
+            rc = lib.dh_write_watch_mark(self._handle_of(self), first, limit)
+        if rc:
+            _fail(rc)
 
     def cursor(self) -> Cursor:
         """An independent view, for which nothing was written yet. At most seven beside the watch's
@@ -329,13 +340,15 @@ class WriteWatch:
         number = ffi.new("int *")
         self._refuse_in_child()
         with self._lock:
-            _check(lib.dh_write_watch_cursor_open(self._handle_of(self), number))
-            return Cursor(self, number[0])
+            rc = lib.dh_write_watch_cursor_open(self._handle_of(self), number)
+        if rc:
+            _fail(rc)
+        return Cursor(self, number[0])
 
     def close(self) -> None:
         """End the watch and let go of a buffer that was given; memory of the watch's own stays as
         long as anything shows it. Closing twice does nothing."""
-        if os.getpid() != self._pid:  # where the lock's owner may not exist
+        if self._forks != _forks_count:  # where the lock's owner may not exist
             self._end()
             return
         with self._lock:
@@ -358,7 +371,9 @@ class WriteWatch:
         with self._lock:
             handle = self._handle_of(cursor)
             number = cursor._number
-            _check(lib.dh_write_watch_get(handle, number, first, limit, most, reset, pages))
+            rc = lib.dh_write_watch_get(handle, number, first, limit, most, reset, pages)
+        if rc:
+            _fail(rc)
         return Pages(ffi.gc(pages[0], lib.dh_pages_free), first, limit)
 
     def _reset(
@@ -368,7 +383,9 @@ class WriteWatch:
         self._refuse_in_child()
         with self._lock:
             handle = self._handle_of(cursor)
-            _check(lib.dh_write_watch_reset(handle, cursor._number, first, limit))
+            rc = lib.dh_write_watch_reset(handle, cursor._number, first, limit)
+        if rc:
+            _fail(rc)
 
     def _end(self) -> None:
         handle, self._handle = self._handle, None
@@ -392,7 +409,7 @@ class WriteWatch:
         return first, limit
 
     def _refuse_in_child(self) -> None:
-        if os.getpid() != self._pid:
+        if self._forks != _forks_count:
             raise TrackerError(_SENTENCES[lib.DH_E_FORKED])
 
     def _handle_of(self, cursor: Cursor | WriteWatch) -> Any:

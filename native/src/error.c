@@ -6,6 +6,7 @@
  *   watch.scan      a chunk's scan fails with the code after its pages were re-armed and before
  *                   anybody saw which: the chunk must be reported whole. A peek is no scan
  *   watch.vec_len   the kernel's vector has so many places only (code: 1 and more)
+ *   watch.runs      no memory for a run of pages that a write watch is told
  *   watch.merge     the pages of a scan reach no cursor (negative control: a checker must notice)
  *   watch.arm       arming fails: all pages asked for are dirty in every cursor
  *

@@ -1,10 +1,13 @@
 /* pagemap.c -- the loop around PAGEMAP_SCAN. Used by watch_uffd.c, under the watch's lock.
  *
  * What makes it subtle (measured; docs/design.md, "What the kernel does"):
- *  - Only walk_end says whether the range is done. The vector may hold regions beyond walk_end, and
- *    a scan that re-arms nothing returns those again. So a chunk's pages are gathered in a bitmap.
+ *  - Only walk_end says whether the range is done. It may lie before regions that were returned:
+ *    after its bounce buffer was full once, the kernel walks on and leaves walk_end where it was.
+ *    What lies before a returned region was walked, so the next call begins behind the last one: a
+ *    page is told once, and pages ascend.
  *  - An error destroys information: pages before it are re-armed, and which ones is not said.
- *    Never scan again and trust the result: the whole chunk counts as written.
+ *    Never scan again and trust the result: all of the chunk that was not told before the call that
+ *    failed counts as written.
  *  - A scan without re-arming first, to notice such errors while they cost nothing, is not made: it
  *    would double the time for which the world stands still, and the chunk bounds the damage.
  *  - Category and return mask are exactly PAGE_IS_WRITTEN and the vector is never empty: kernels
@@ -34,51 +37,28 @@ typedef struct {
 int dhi_pagemap_open(dhi_pagemap *pagemap, uint64_t vec_len)
 {
     dhi_pagemap opened = {.fd = -1, .vec_len = vec_len};
-    int rc;
 
     DH_ASSERT(vec_len > 0);
     opened.vec = calloc(vec_len, sizeof(*opened.vec));
     if (opened.vec == NULL)
         return ENOMEM;
-    rc = dh_bits_init(&opened.chunk, DHI_SCAN_CHUNK_PAGES);
-    if (rc != 0)
-        goto fail_vec;
     opened.fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     if (opened.fd < 0) {
-        rc = errno;
-        goto fail_chunk;
+        int rc = errno;
+
+        free(opened.vec);
+        return rc;
     }
     *pagemap = opened;
     return 0;
-
-fail_chunk:
-    dh_bits_finish(&opened.chunk);
-fail_vec:
-    free(opened.vec);
-    return rc;
 }
 
 void dhi_pagemap_close(dhi_pagemap *pagemap)
 {
     if (pagemap->fd >= 0)
         close(pagemap->fd);
-    dh_bits_finish(&pagemap->chunk);
     free(pagemap->vec);
     *pagemap = (dhi_pagemap){.fd = -1};
-}
-
-/* Enter the regions of one call, cut to [start, limit), as pages of the chunk that begins there. */
-static void chunk_add(dhi_pagemap *pagemap, uint64_t regions_count, uint64_t start, uint64_t limit)
-{
-    for (uint64_t i = 0; i < regions_count; i++) {
-        const dhk_page_region *region = &pagemap->vec[i];
-        uint64_t from = region->start > start ? region->start : start;
-        uint64_t to = region->end < limit ? region->end : limit;
-
-        if (from < to)
-            dh_bits_set_run(&pagemap->chunk, (from - start) >> DH_PAGE_SHIFT,
-                            (to - from) >> DH_PAGE_SHIFT);
-    }
 }
 
 /* Walk from one address on: an errno, or 0 with what was found and where the walk stopped. */
@@ -113,48 +93,44 @@ static int chunk_step(const scan *s, uint64_t from, uint64_t limit, uint64_t *wa
     return 0;
 }
 
-/* Gather a chunk's pages; after any error all of them. */
-static int chunk_gather(const scan *s, uint64_t start, uint64_t limit)
+/* Tell the regions of one call, cut to [from, limit). Returns up to where all pages are told. */
+static uint64_t step_report(const scan *s, uint64_t regions_count, uint64_t from, uint64_t limit)
+{
+    for (uint64_t i = 0; i < regions_count; i++) {
+        const dhk_page_region *region = &s->pagemap->vec[i];
+        uint64_t start = region->start > from ? region->start : from;
+        uint64_t end = region->end < limit ? region->end : limit;
+
+        if (start >= end)
+            continue;
+        if (s->report != NULL)
+            s->report(s->context, (dh_pgno)((start - s->base) >> DH_PAGE_SHIFT),
+                      (end - start) >> DH_PAGE_SHIFT);
+        from = end;
+    }
+    return from;
+}
+
+/* Tell the pages of [start, limit). After an error all from there on that were not told. */
+static int chunk_scan(const scan *s, uint64_t start, uint64_t limit)
 {
     uint64_t from = start;
 
     while (from < limit) {
         uint64_t regions_count = 0;
-        int rc = chunk_step(s, from, limit, &from, &regions_count);
+        uint64_t walk_end = from;
+        int rc = chunk_step(s, from, limit, &walk_end, &regions_count);
+        uint64_t told_end = rc == 0 ? step_report(s, regions_count, from, limit) : from;
 
         if (rc != 0) {
-            dh_bits_set_run(&s->pagemap->chunk, 0, (limit - start) >> DH_PAGE_SHIFT);
+            if (s->report != NULL)
+                s->report(s->context, (dh_pgno)((from - s->base) >> DH_PAGE_SHIFT),
+                          (limit - from) >> DH_PAGE_SHIFT);
             return rc;
         }
-        chunk_add(s->pagemap, regions_count, start, limit);
+        from = walk_end > told_end ? walk_end : told_end;
     }
     return 0;
-}
-
-static void chunk_report(const scan *s, uint64_t start, uint64_t limit)
-{
-    const dh_bits *chunk = &s->pagemap->chunk;
-    dh_pgno chunk_pgno = (dh_pgno)((start - s->base) >> DH_PAGE_SHIFT);
-    uint64_t pages_count = (limit - start) >> DH_PAGE_SHIFT;
-    uint64_t first = dh_bits_next(chunk, 0, pages_count);
-
-    while (first < pages_count) {
-        uint64_t end = dh_bits_next_clear(chunk, first, pages_count);
-
-        s->report(s->context, chunk_pgno + (dh_pgno)first, end - first);
-        first = dh_bits_next(chunk, end, pages_count);
-    }
-}
-
-static int chunk_scan(const scan *s, uint64_t start, uint64_t limit)
-{
-    int rc;
-
-    dh_bits_clear_all(&s->pagemap->chunk, DHI_SCAN_CHUNK_PAGES);
-    rc = chunk_gather(s, start, limit);
-    if (s->report != NULL)
-        chunk_report(s, start, limit);
-    return rc;
 }
 
 /* The last multiple of 2 MiB that the chunk may reach, or the end of the range. */

@@ -85,7 +85,6 @@ typedef struct {
     int fd;               /* procfs pagemap of the owner                       */
     dhk_page_region *vec; /* outside the arena; never empty                    */
     uint64_t vec_len;     /* at least 1                                        */
-    dh_bits chunk;        /* pages found in the chunk at hand                  */
 } dhi_pagemap;
 
 int dhi_pagemap_open(dhi_pagemap *pagemap, uint64_t vec_len);

@@ -280,6 +280,7 @@ static int watch_cursor_add(dh_watch *watch)
             if (dh_bits_init(&watch->cursors[i], watch->capacity_pages) != 0)
                 return DH_E_LIMIT;
             watch->is_open[i] = true;
+            watch->open_count++;
             return i;
         }
     return DH_E_LIMIT;
@@ -302,6 +303,7 @@ void dh_watch_cursor_close(dh_watch *watch, int cursor)
         return;
     dh_bits_finish(dhi_watch_cursor(watch, cursor));
     watch->is_open[cursor] = false;
+    watch->open_count--;
     dhi_watch_leave(watch);
 }
 
@@ -437,22 +439,29 @@ int dhi_watch_ask(dh_watch *watch, dh_pgno first, uint64_t count, dh_scan_mode m
     return rc;
 }
 
-static int scan_range(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out)
+int dhi_watch_merge(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out)
 {
     merge m = {.watch = watch, .is_merged = dhi_fault("watch.merge") == 0};
+    int rc = dhi_watch_mend(watch);
+
+    if (rc == 0)
+        rc = dhi_watch_ask(watch, first, count, DH_SCAN_TAKE, merge_run, &m);
+    else
+        merge_run(&m, first, count);
+    if (pages_out != NULL)
+        *pages_out = m.pages_count;
+    return rc;
+}
+
+static int scan_range(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out)
+{
     int rc;
 
     DH_ASSERT(first <= watch->capacity_pages && count <= watch->capacity_pages - first);
     if (!dhi_watch_enter(watch))
         return dhi_watch_refusal(watch);
-    rc = dhi_watch_mend(watch);
-    if (rc == 0)
-        rc = dhi_watch_ask(watch, first, count, DH_SCAN_TAKE, merge_run, &m);
-    else
-        merge_run(&m, first, count);
+    rc = dhi_watch_merge(watch, first, count, pages_out);
     dhi_watch_leave(watch);
-    if (pages_out != NULL)
-        *pages_out = m.pages_count;
     return rc;
 }
 

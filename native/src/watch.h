@@ -114,13 +114,23 @@ int dh_watch_scan(dh_watch *watch, uint64_t pages_count, uint64_t *pages_out);
 int dh_watch_scan_range(dh_watch *watch, dh_pgno first, uint64_t count);
 /* How many pages the next scan would report; changes nothing. */
 int dh_watch_peek(dh_watch *watch, uint64_t pages_count, dh_watch_report report, void *context);
-/* Tell the pages of the cursor among [first, limit), ascending, at most pages_max of them, and take
- * them out of it. Scan first. Returns 0 or a refusal. */
-int dh_watch_read(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit, uint64_t pages_max,
-                  dh_watch_report report, void *context);
-/* The same with what a scan would add now, and nothing is changed. */
-int dh_watch_look(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit, uint64_t pages_max,
-                  dh_watch_report report, void *context);
+/* Called for each run told, ascending; a nonzero code ends it: that run was not told. */
+typedef int (*dh_watch_tell)(void *context, dh_pgno first, uint64_t count);
+/* Which of the pages [first, limit) are written for a cursor? At most pages_max of them. */
+typedef struct {
+    uint64_t first;
+    uint64_t limit;
+    uint64_t scan_first; /* scanned for it: the same, or more where pages are huge */
+    uint64_t scan_limit;
+    uint64_t pages_max;
+    dh_watch_tell tell;
+    void *context;
+} dh_watch_question;
+/* Scan, tell, and take what was told out of the cursor, in one step. After a failure some pages were
+ * told: dh_watch_return. */
+int dh_watch_answer(dh_watch *watch, int cursor, const dh_watch_question *question);
+/* The same, and nothing is changed. */
+int dh_watch_look(dh_watch *watch, int cursor, const dh_watch_question *question);
 /* Empty the cursor over [first, limit). */
 int dh_watch_forget(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit);
 /* Enter pages by hand into one cursor. */

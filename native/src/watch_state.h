@@ -23,6 +23,7 @@ struct dh_watch {
     pthread_mutex_t lock;    /* guards the tracker's scan and all cursors          */
     dh_bits cursors[DH_CURSORS_MAX];
     bool is_open[DH_CURSORS_MAX];
+    int open_count;  /* of cursors */
     dh_bits looked;  /* pages that a look gathers; empty in between                */
     bool is_torn;    /* a piece of the range lost its tracking: begin again        */
     int begin_errno; /* what the system said when tracking could not begin         */
@@ -45,6 +46,8 @@ int dhi_watch_mend(dh_watch *watch);
 /* Ask the tracker, and remember what it no longer tracks. Lock held. */
 int dhi_watch_ask(dh_watch *watch, dh_pgno first, uint64_t count, dh_scan_mode mode,
                   dh_watch_report report, void *context);
+/* Lock held. Scan and merge into every cursor. */
+int dhi_watch_merge(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out);
 /* The last holder is gone: free the memory. */
 void dhi_watch_free(dh_watch *watch);
 

@@ -5,8 +5,7 @@
  * these N, though the kernel has armed a whole piece. Pieces begin small when few pages are asked
  * for and double, up to 32 MiB, so that one page of a large range costs no scan of all of it.
  *
- * A get that fails has taken nothing: what earlier pieces gave goes back to the cursor. Room for
- * what a piece can give is taken before anything leaves the cursor.
+ * A get that fails has taken nothing: what it was told goes back to the cursor.
  */
 #include "write_watch.h"
 
@@ -28,16 +27,13 @@ typedef struct {
 
 /* --- runs of pages ----------------------------------------------------------------------------- */
 
-static int pages_reserve(dh_pages *pages, uint64_t more_count)
+/* Room beyond need is memory that the next get finds cold. */
+static int pages_grow(dh_pages *pages, const dh_write_watch *w)
 {
-    size_t room = pages->runs_room > 0 ? pages->runs_room : RUNS_ROOM_MIN;
-    dh_page_run *runs;
+    size_t expected = __atomic_load_n(&w->runs_expected, __ATOMIC_RELAXED);
+    size_t room = pages->runs_room > 0 ? 2 * pages->runs_room : RUNS_ROOM_MIN + expected;
+    dh_page_run *runs = realloc(pages->runs, room * sizeof(*runs));
 
-    while (room < pages->runs_count + more_count)
-        room *= 2;
-    if (room == pages->runs_room)
-        return 0;
-    runs = realloc(pages->runs, room * sizeof(*runs));
     if (runs == NULL)
         return ENOMEM;
     pages->runs = runs;
@@ -45,20 +41,27 @@ static int pages_reserve(dh_pages *pages, uint64_t more_count)
     return 0;
 }
 
-static void pages_add(void *context, dh_pgno first, uint64_t count)
+/* A dh_watch_tell. */
+static int pages_add(void *context, dh_pgno first, uint64_t count)
 {
     const harvest *h = context;
     dh_pages *pages = h->pages;
     uint64_t start = first - h->w->first;
     dh_page_run *last = pages->runs_count > 0 ? &pages->runs[pages->runs_count - 1] : NULL;
 
-    pages->pages_count += count;
     if (last != NULL && last->stop == start) {
         last->stop += count;
-        return;
+    } else {
+        int rc = dhi_fault("watch.runs");
+
+        if (rc == 0 && pages->runs_count == pages->runs_room)
+            rc = pages_grow(pages, h->w);
+        if (rc != 0)
+            return rc;
+        pages->runs[pages->runs_count++] = (dh_page_run){start, start + count};
     }
-    DH_ASSERT(pages->runs_count < pages->runs_room);
-    pages->runs[pages->runs_count++] = (dh_page_run){start, start + count};
+    pages->pages_count += count;
+    return 0;
 }
 
 void dh_pages_free(dh_pages *pages)
@@ -111,36 +114,38 @@ static uint64_t piece_limit(const dh_write_watch *w, uint64_t first, uint64_t si
 }
 
 /* What has to be scanned to know of [first, limit): whole huge pages. */
-static int scan_around(const dh_write_watch *w, uint64_t first, uint64_t limit)
+static void scan_bounds(const dh_write_watch *w, uint64_t first, uint64_t limit,
+                        uint64_t *first_out, uint64_t *limit_out)
 {
     uint64_t base = base_page(w);
-    uint64_t begin = w->first;
     uint64_t end = w->first + w->pages_count;
+    uint64_t before = (base + first) % w->unit_pages;
+    uint64_t behind = (w->unit_pages - (base + limit) % w->unit_pages) % w->unit_pages;
 
-    if (first - begin > (base + first) % w->unit_pages)
-        begin = first - (base + first) % w->unit_pages;
-    limit += w->unit_pages - 1;
-    limit -= (base + limit) % w->unit_pages;
-    return dh_watch_scan_range(w->watch, (dh_pgno)begin, (limit < end ? limit : end) - begin);
+    *first_out = before < first - w->first ? first - before : w->first;
+    *limit_out = behind < end - limit ? limit + behind : end;
 }
 
-static int harvest_piece(const harvest *h, uint64_t first, uint64_t limit)
+static int scan_around(const dh_write_watch *w, uint64_t first, uint64_t limit)
 {
-    const dh_write_watch *w = h->w;
-    uint64_t count = limit - first;
-    uint64_t runs_max = count / 2 + 1 < h->pages_left ? count / 2 + 1 : h->pages_left;
-    int rc = pages_reserve(h->pages, runs_max);
+    scan_bounds(w, first, limit, &first, &limit);
+    return dh_watch_scan_range(w->watch, (dh_pgno)first, limit - first);
+}
 
-    if (rc != 0)
-        return rc;
+static int harvest_piece(harvest *h, uint64_t first, uint64_t limit)
+{
+    dh_watch_question question = {
+        .first = first,
+        .limit = limit,
+        .pages_max = h->pages_left,
+        .tell = pages_add,
+        .context = h,
+    };
+
     if (!h->is_reset)
-        return dh_watch_look(w->watch, h->cursor, (dh_pgno)first, limit, h->pages_left, pages_add,
-                             (void *)(uintptr_t)h);
-    rc = scan_around(w, first, limit);
-    if (rc != 0)
-        return rc;
-    return dh_watch_read(w->watch, h->cursor, (dh_pgno)first, limit, h->pages_left, pages_add,
-                         (void *)(uintptr_t)h);
+        return dh_watch_look(h->w->watch, h->cursor, &question);
+    scan_bounds(h->w, first, limit, &question.scan_first, &question.scan_limit);
+    return dh_watch_answer(h->w->watch, h->cursor, &question);
 }
 
 static int harvest_all(harvest *h, uint64_t first, uint64_t limit, uint64_t pages_max)
@@ -200,6 +205,7 @@ int dh_write_watch_get(dh_write_watch *w, int cursor, uint64_t first, uint64_t l
         dh_pages_free(h.pages);
         return rc;
     }
+    __atomic_store_n(&w->runs_expected, h.pages->runs_count, __ATOMIC_RELAXED);
     h.pages->next_page = (uint64_t)DH_PAGES_COMPLETE;
     if (h.pages_left == 0 && h.pages->runs[h.pages->runs_count - 1].stop < limit)
         h.pages->next_page = h.pages->runs[h.pages->runs_count - 1].stop;

@@ -20,6 +20,7 @@ struct dh_write_watch {
     uint64_t pages_count; /* of this memory                                              */
     uint64_t unit_pages;  /* a scan never cuts this: a huge page is armed as a whole     */
     int cursor;           /* the first; opened and closed with the watch                 */
+    size_t runs_expected; /* as many as the last get: room that is asked for at once     */
     char reason[512];     /* why a better technique was passed over                      */
 };
 
