@@ -225,7 +225,8 @@ class WriteWatch:
             ``close()``: an ``mmap`` cannot be closed, a ``bytearray`` not resized meanwhile.
         technique: ``"auto"`` takes the first that works of ``"uffd"`` (userfaultfd by system call),
             ``"uffd-dev"`` (by device node) and ``"compare"``: with a copy of the memory, 0.25 us
-            per page and scan, twice the memory; it cannot see a write that changes nothing.
+            per page and scan, twice the memory. That cannot see a write that changes nothing or was
+            undone before the scan: copy told pages while nobody writes to them.
             ``DIRTYHEAP_TRACKER`` says what "auto" means.
 
     Cost: opening arms every page, 30 to 50 ns each, and 2 MiB of page tables per GiB where nothing

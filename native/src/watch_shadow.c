@@ -5,9 +5,10 @@
  * costs a second copy of the memory and a quarter of a microsecond per page and scan.
  *
  * What it cannot see: a write of the bytes that are there already, and one that was undone before
- * the scan. Nobody who copies reported pages misses anything by that. A reported page is copied here
- * before its report, so a store that comes during or after the copy differs from it at the next scan.
- * Never skip a page because something says that it is untouched.
+ * the scan. So a page that goes A, B, A is lost on who copies it while it is B: copy reported pages
+ * while writers stand still. A reported page is copied here before its report, so a store that comes
+ * during or after the copy differs from it at the next scan. Never skip a page because something
+ * says that it is untouched.
  */
 #include <stdlib.h>
 
