@@ -43,7 +43,7 @@ _NORESERVE: Final = getattr(mmap, "MAP_NORESERVE", 0x4000)  # known to Python fr
 _MEMORY_ERRORS: Final = (errno.EEXIST, errno.EINVAL, errno.EFAULT, errno.EACCES)
 _SENTENCES: Final = {
     lib.DH_E_WATCH: "the kernel no longer tracks some of this memory (was a part unmapped, moved "
-    "or mapped anew?); its pages count as written: close the watch and make another",
+    "or mapped anew?); its pages count as written, and the next call tracks them again if it can",
     lib.DH_E_FORKED: "the watch belongs to the parent process: make another in this one",
     lib.DH_E_CLOSED: "the heap whose memory is watched is closed",
     lib.DH_E_LIMIT: "no more cursors: a watch has at most 8, and those of a heap's memory share 8",

@@ -505,9 +505,17 @@ def test_memory_that_lost_its_tracking_is_an_error_and_never_silence() -> None:
     with dh.WriteWatch(memory, technique="uffd") as watch:
         where = contract.address(watch) + 50 * PAGE
         assert libc.mmap(where, PAGE, 3, 0x32, -1, 0) == where  # over the watched page
-        for verb in (watch.get, watch.reset, lambda: watch.get(reset=True), watch.cursor):
+        with pytest.raises(dh.TrackerError, match="no longer tracks"):
+            watch.get(reset=True)
+        assert 50 in told(watch.get(reset=True)), "tracked again, and counts as written"
+        assert told(watch.get()) == []
+        write(watch, 50, 51)
+        assert told(watch.get(reset=True)) == [50, 51]
+        for verb in (watch.get, watch.reset, watch.cursor):
+            assert libc.mmap(where, PAGE, 3, 0x32, -1, 0) == where
             with pytest.raises(dh.TrackerError, match="no longer tracks"):
                 verb()
+            watch.reset()
 
 
 # --- failures -------------------------------------------------------------------------------------
