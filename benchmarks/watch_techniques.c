@@ -307,7 +307,7 @@ static volatile uint64_t sink;
 /* A cycle returns how many pages it wrote; it adds what was reported to *reported. */
 typedef uint64_t (*cycle)(contestant *c, uint64_t number, uint64_t *reported);
 
-/* A collector's cards: 2000 stores, most of them into 64 pages, then every written page is traced. */
+/* A collector's cards: 2000 stores, most of them into 64 pages; every written page is traced. */
 static uint64_t cards_cycle(contestant *c, uint64_t number, uint64_t *reported)
 {
     (void)number;

@@ -94,10 +94,8 @@ void dhl_report(const dh_bits *pages, uint64_t first, uint64_t limit, uint64_t s
     uint64_t from = report != NULL ? dh_bits_next(pages, first, limit) : limit;
 
     while (from < limit) {
-        uint64_t end = from + 1;
+        uint64_t end = dh_bits_next_clear(pages, from, limit);
 
-        while (end < limit && dh_bits_test(pages, end))
-            end++;
         report(context, (dh_pgno)(from + shift), end - from);
         from = dh_bits_next(pages, end, limit);
     }

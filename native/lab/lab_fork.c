@@ -1,4 +1,4 @@
-/* lab_fork.c -- a forked child keeps the old image; what differs between two such images was written.
+/* lab_fork.c -- a forked child keeps the old image; what differs between two of them was written.
  *
  * Contract: watch.h. For: a consistent cut of a large memory without stopping anybody for longer
  * than a fork; what databases without a log of their own do for their backups. A scan that takes
@@ -92,8 +92,8 @@ static int image_clone(fork_image *image)
     return 0;
 }
 
-/* Killed, not only told: a child of the program may hold a copy of the pipe. That the number is still our
- * child's is sure as long as nobody has waited for it. */
+/* Killed, not only told: a child of the program may hold a copy of the pipe. That the number is
+ * still our child's is sure as long as nobody has waited for it. */
 static void image_drop(fork_image *image)
 {
     if (image->pid == 0)
@@ -240,13 +240,6 @@ static void fork_close(void *state)
     free(watch);
 }
 
-static void written_clear(fork_watch *watch, uint64_t first, uint64_t limit)
-{
-    for (uint64_t pgno = dh_bits_next(&watch->written, first, limit); pgno < limit;
-         pgno = dh_bits_next(&watch->written, pgno + 1, limit))
-        dh_bits_clear(&watch->written, pgno);
-}
-
 /* The new image replaces the old one for the whole range, so pages outside the part asked for are
  * kept for whoever asks for them. */
 static int fork_take(fork_watch *watch, uint64_t first, uint64_t limit, dh_watch_report report,
@@ -265,7 +258,7 @@ static int fork_take(fork_watch *watch, uint64_t first, uint64_t limit, dh_watch
     image_drop(&watch->image);
     watch->image = newer;
     dhl_report(&watch->written, first, limit, 0, report, context);
-    written_clear(watch, first, limit);
+    dh_bits_clear_run(&watch->written, first, limit - first);
     return rc;
 }
 
@@ -316,7 +309,7 @@ static int fork_arm(void *state, uint64_t pages_count)
         rc = range_compare(watch, &newer, pages_count, watch->pages_count, &watch->written);
     image_drop(&watch->image);
     watch->image = newer;
-    written_clear(watch, 0, pages_count);
+    dh_bits_clear_run(&watch->written, 0, pages_count);
     return rc;
 }
 

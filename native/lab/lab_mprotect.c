@@ -1,4 +1,4 @@
-/* lab_mprotect.c -- memory made read-only; a handler for SIGSEGV notes the page and lets the store go on.
+/* lab_mprotect.c -- memory made read-only; a handler for SIGSEGV notes the page and opens it.
  *
  * Contract: watch.h. For: any Unix, any kernel, private, shared and file memory; a clean scan reads
  * one bit a page and asks the kernel nothing. The classic of collectors and emulators (Appel, Ellis
@@ -263,9 +263,9 @@ static int memory_refuse(const dh_range *range, char *why_out, size_t why_size)
     return DH_E_TRACKER;
 }
 
-/* One store before the memory is cut up. The kernel merges pieces of anonymous memory only when they have the
- * same anon_vma, which the first store to a mapping makes: pieces first stored to one by one have
- * one each, and would stay pieces for good. */
+/* One store before the memory is cut up. The kernel merges pieces of anonymous memory only when
+ * they have the same anon_vma, which the first store to a mapping makes: pieces first stored to one by
+ * one have one each, and would stay pieces for good. */
 static void memory_make_mergeable(const dh_range *range)
 {
     volatile uint8_t *byte = range->base;
@@ -359,8 +359,8 @@ static void *page_address(const mprotect_slot *slot, uint64_t pgno)
     return (void *)(atomic_load(&slot->base) + (uintptr_t)(pgno << DH_PAGE_SHIFT));
 }
 
-/* Lock held. One call from the first to the last page: the kernel passes over what is protected. When it
- * may not split a mapping, it can still protect the whole range, which merges them. */
+/* Lock held. One call from the first to the last page: the kernel passes over what is protected.
+ * When it may not split a mapping, it can still protect the whole range, which merges them. */
 static int slot_protect(mprotect_slot *slot, uint64_t first, uint64_t limit)
 {
     if (mprotect(page_address(slot, first), (limit - first) << DH_PAGE_SHIFT, PROT_READ) == 0)
@@ -369,16 +369,6 @@ static int slot_protect(mprotect_slot *slot, uint64_t first, uint64_t limit)
                  PROT_READ) == 0)
         return 0;
     return errno;
-}
-
-static void bits_clear_run(dh_bits *bits, uint64_t first, uint64_t limit)
-{
-    for (; first < limit && first % 64u != 0; first++)
-        dh_bits_clear(bits, first);
-    for (; first + 64u <= limit; first += 64u)
-        bits->words[first >> 6] = 0;
-    for (; first < limit; first++)
-        dh_bits_clear(bits, first);
 }
 
 /* Lock held. Copy the written pages of a chunk and, to take them, clear first and protect after: a
@@ -398,7 +388,7 @@ static int chunk_take(mprotect_watch *watch, uint64_t first, uint64_t limit, dh_
     }
     if (mode != DH_SCAN_TAKE || lowest == limit)
         return 0;
-    bits_clear_run(&slot->written, lowest, highest + 1);
+    dh_bits_clear_run(&slot->written, lowest, highest + 1 - lowest);
     rc = slot_protect(slot, lowest, highest + 1);
     if (rc != 0)
         dh_bits_set_run(&slot->written, lowest, highest + 1 - lowest);

@@ -249,15 +249,7 @@ static void soft_dirty_close(void *state)
     free(watch);
 }
 
-/* watches_lock held. */
-static void written_clear(soft_dirty_watch *watch, uint64_t first, uint64_t limit)
-{
-    for (uint64_t pgno = dh_bits_next(&watch->written, first, limit); pgno < limit;
-         pgno = dh_bits_next(&watch->written, pgno + 1, limit))
-        dh_bits_clear(&watch->written, pgno);
-}
-
-/* Reported under the lock, which no report function knows of. Pages stay when the clearing failed. */
+/* Reported under the lock, which no report function takes. Pages stay when the clearing failed. */
 static int soft_dirty_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mode,
                            dh_watch_report report, void *context)
 {
@@ -272,7 +264,7 @@ static int soft_dirty_scan(void *state, dh_pgno first, uint64_t count, dh_scan_m
     rc = mode == DH_SCAN_TAKE ? process_take(watch) : watch_gather(watch, first, limit);
     dhl_report(&watch->written, first, limit, 0, report, context);
     if (mode == DH_SCAN_TAKE && rc == 0)
-        written_clear(watch, first, limit);
+        dh_bits_clear_run(&watch->written, first, limit - first);
     pthread_mutex_unlock(&watches_lock);
     return rc;
 }

@@ -1,4 +1,4 @@
-/* lab_uffd_sync.c -- userfaultfd write protection with a handler thread: each first store waits for it.
+/* lab_uffd_sync.c -- userfaultfd write protection: a first store waits for a handler thread.
  *
  * Contract: watch.h. For: who must act before a store happens (copy the old page, ask a policy).
  * Anonymous and shared memory, Linux 5.7; for pages never touched 6.4
@@ -9,8 +9,8 @@
  *
  * Breaks: system calls that store into a protected page fail with EFAULT, as the descriptor is for
  * faults of user mode only (the other kind needs a privilege). A store costs two switches of
- * threads. When the thread is stuck, so is every writer: it may wait for nothing but its lock, whose
- * holders touch no watched memory. Files cannot be watched.
+ * threads. When the thread is stuck, so is every writer: it may wait for nothing but its lock,
+ * whose holders touch no watched memory. Files cannot be watched.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -351,9 +351,8 @@ static int chunk_take(sync_watch *watch, uint64_t first, uint64_t count, dh_scan
     if (mode != DH_SCAN_TAKE)
         return 0;
     rc = chunk_protect(watch, first, count);
-    for (uint64_t i = dh_bits_next(&watch->chunk, 0, count); rc == 0 && i < count;
-         i = dh_bits_next(&watch->chunk, i + 1, count))
-        dh_bits_clear(&watch->written, first + i);
+    if (rc == 0)
+        dh_bits_clear_run(&watch->written, first, count);
     return rc;
 }
 

@@ -1,6 +1,6 @@
-/* Every technique of the laboratory by the same rules: exactly the written pages, once; a part of the
- * range; looking without taking; two watches; children; writers that go on. What a technique cannot
- * do is a case of its own below. */
+/* Every technique of the laboratory by the same rules: exactly the written pages, once; a part of
+ * the range; looking without taking; two watches; children; writers that go on. What a technique
+ * cannot do is a case of its own below. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>

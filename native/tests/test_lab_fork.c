@@ -1,4 +1,4 @@
-/* The technique by a forked child: nobody learns of it, it outlives nobody, and its loss is told. */
+/* The technique by a forked child: nobody learns of it, it outlives nobody, its loss is told. */
 #include <dirent.h>
 #include <sched.h>
 #include <signal.h>
@@ -141,7 +141,7 @@ static void wait_until_gone(pid_t pid)
     alarm(0);
 }
 
-/* Whoever kills the child takes the image with him: everything counts as written, and is told so. */
+/* Whoever kills the child takes the image with him: everything counts as written. */
 static void a_lost_image_is_told(void)
 {
     uint64_t count;

@@ -1,6 +1,6 @@
-/* The technique by the soft-dirty bit, over a kernel played by this test: few real ones have the bit.
- * pread of pagemap and pwrite of clear_refs are wrapped; a page is soft-dirty when its bytes are not
- * those of the last clearing. Where the kernel has the bit, test_lab.c runs over it. */
+/* The technique by the soft-dirty bit, over a kernel played by this test: few real ones have the
+ * bit. pread of pagemap and pwrite of clear_refs are wrapped; a page is soft-dirty when its bytes
+ * are not those of the last clearing. Where the kernel has the bit, test_lab.c runs over it. */
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -35,8 +35,8 @@ static uint64_t page_sum(uint64_t pgno)
     return sum;
 }
 
-/* A page nobody asked for before is clean from now on. Pages that share a place do so by chance: the
- * ranges here are small and lie together. */
+/* A page nobody asked for before is clean from now on. Pages that share a place do so by chance:
+ * the ranges here are small and lie together. */
 static known_page *page_known(uint64_t pgno)
 {
     known_page *page = &known[pgno % KNOWN_MAX];
@@ -185,7 +185,7 @@ static void exactly_the_written_pages_are_reported(void)
     end(&w);
 }
 
-/* Clearing is for the whole process: what else was written must be kept, here and in other watches. */
+/* Clearing is for the whole process: what else was written must be kept, here and elsewhere. */
 static void what_a_clearing_takes_from_others_is_kept(void)
 {
     watched a, b;

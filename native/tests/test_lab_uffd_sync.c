@@ -1,4 +1,4 @@
-/* Synchronous userfaultfd: memory it refuses, and a descriptor that is taken away from its thread. */
+/* Synchronous userfaultfd: memory it refuses, many writers at once, a close while they wait. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
