@@ -84,6 +84,7 @@ with dh.open(path) as heap:
 def test_a_first_commit_needs_no_second_copy_of_the_heap(path: Path, is_filled: bool) -> None:
     """256 MiB; beside the heap there are an extent, the files' buffers, the allocation table.
     Memory that was handed out and not touched needs nothing."""
+    require_tracker("auto")  # who compares maps the committed pages of the whole heap
     growth, changed, pause_ns, total_ns = map(int, run_ok(PEAK, path, is_filled).split())
     print(f"peak +{growth >> 20} MiB for {changed >> 20} MiB, {pause_ns} of {total_ns} ns stopped")
     assert (changed >= 255 << 20) == is_filled
@@ -264,7 +265,8 @@ def test_an_interrupt_anywhere_while_staging_loses_nothing(bulky: dh.Heap, path:
             now = plain(bulky)
             bulky.rollback()
             assert plain(bulky) == now
-    assert interrupts >= 6
+    # Who compares stages only what is new: the files are written in fewer of these commits.
+    assert interrupts >= (6 if bulky.stats().tracker != "compare" else 3)
     bulky.close()
     before = base_files(path)
     with dh.open(path) as heap:
