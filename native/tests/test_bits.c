@@ -68,6 +68,22 @@ static void change_a_part(dh_bits *set, const dh_bits *other)
     CHECK_EQ(dh_bits_count_part(set, first, limit), count);
 }
 
+static void change_a_run(dh_bits *set)
+{
+    uint64_t first = check_random_below(BITS_COUNT + 1);
+    uint64_t count = check_random_below(BITS_COUNT + 1 - first);
+    uint64_t clear = first;
+
+    while (clear < first + count && model[clear])
+        clear++;
+    CHECK_EQ(dh_bits_next_clear(set, first, first + count), clear);
+    if (check_random_below(3) == 0) {
+        dh_bits_clear_run(set, first, count);
+        memset(model + first, false, count);
+        CHECK_EQ(dh_bits_next_clear(set, first, first + count), first);
+    }
+}
+
 static void random_operations_agree_with_the_model(void)
 {
     dh_bits set, other;
@@ -90,6 +106,7 @@ static void random_operations_agree_with_the_model(void)
             memset(model, false, limit);
         }
         change_a_part(&set, &other);
+        change_a_run(&set);
         check_same(&set, model);
         check_same(&other, other_model);
     }

@@ -244,6 +244,32 @@ static void a_failed_get_takes_nothing(int technique)
         }
 }
 
+/* Neither what was told before memory ran out, nor what would have come after it; for a cursor that is
+ * alone, and for one of two. */
+static void no_memory_for_the_answer_takes_nothing(int technique)
+{
+    dh_pages *pages = NULL;
+
+    for (int others = 0; others < 2; others++)
+        for (uint64_t after = 0; after < 300; after += 37) {
+            int cursor;
+
+            begin(technique);
+            if (others > 0)
+                CHECK_EQ(dh_write_watch_cursor_open(w, &cursor), 0);
+            for (uint64_t page = 3; page < PAGES_COUNT; page += 60)
+                write_page(page);
+            CHECK_EQ(dh_fault_set("watch.runs", after, ENOMEM), 0);
+            for (int is_reset = 0; is_reset < 2; is_reset++)
+                CHECK_EQ(dh_write_watch_get(w, dh_write_watch_cursor(w), 5, PAGES_COUNT - 5,
+                                            NO_LIMIT, is_reset, &pages),
+                         ENOMEM);
+            dh_fault_set("", 0, 0);
+            CHECK_EQ(get_count(dh_write_watch_cursor(w), true), (PAGES_COUNT - 4) / 60 + 1);
+            end();
+        }
+}
+
 static void wrong_arguments_are_refused(void)
 {
     dh_pages *pages;
@@ -459,6 +485,7 @@ int main(int argc, char **argv)
         random_steps_agree_with_a_model(technique);
         a_part_is_taken_exactly(technique);
         a_failed_get_takes_nothing(technique);
+        no_memory_for_the_answer_takes_nothing(technique);
         a_child_is_refused_and_begins_anew(technique);
         threads_are_told_every_page_for_each_cursor(technique);
     }

@@ -175,3 +175,31 @@ def laboratory(size: int) -> list[str]:
     dh.lab.watch(size)  # type: ignore[call-arg]
     assert_type(dh.lab.techniques(), list[dh.lab.Technique])
     return [technique.reason for technique in dh.lab.techniques() if not technique.works]
+
+
+def watched(memory: bytearray) -> list[int]:
+    with dh.WriteWatch(memory, technique="compare") as watch, watch.cursor() as cursor:
+        assert_type(watch.buffer, memoryview)
+        assert_type(watch.pages_count, int)
+        pages = watch.get(0, 10, max_pages=5, reset=True)
+        assert_type(pages, dh.Pages)
+        assert_type(pages.ranges(), list[tuple[int, int]])
+        assert_type(pages.next, int | None)
+        assert_type(pages.bitmap(), bytes)
+        assert_type(cursor, dh.Cursor)
+        assert_type(cursor.get(), dh.Pages)
+        assert_type(watch.reset(3), None)
+        watch.mark(3)  # type: ignore[call-arg]
+        watch.get(max=5)  # type: ignore[call-arg]
+        assert_type(dh.WriteWatch.whole_pages(memory), memoryview)
+        return [page for run in pages for page in run]
+
+
+def mapped(memory: bytearray) -> int:
+    present = dh.pagemap.Category.PRESENT
+    scan = dh.pagemap.scan(memory, category_mask=present, max_pages=3)
+    assert_type(scan, dh.pagemap.Scan)
+    assert_type(scan.regions, list[dh.pagemap.Region])
+    assert_type(scan.regions[0].categories, dh.pagemap.Category)
+    dh.pagemap.scan("text")  # type: ignore[arg-type]
+    return scan.walk_end
