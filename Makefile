@@ -53,7 +53,7 @@ soak: $(VENV)/installed-test ## the long tests: thousands of kills and power fai
 test-old-kernel: $(VENV)/installed-test ## probe and fallback on a kernel before 6.7, emulated (Debian)
 	$(IN_TESTS) old_kernel/boot.py $(ARGS)
 
-bench: $(VENV)/installed-bench ## all benchmarks, some 40 minutes; ARGS=--quick for seconds
+bench: $(VENV)/installed-bench ## all benchmarks, some 50 minutes; ARGS=--quick for seconds
 	$(PY) benchmarks/bench_scan.py $(ARGS)
 	$(PY) benchmarks/bench_watch.py $(ARGS)
 	$(PY) benchmarks/bench_access.py $(ARGS)
