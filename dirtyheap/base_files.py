@@ -1,8 +1,9 @@
 """Base files: one immutable file per extent version, in ``base/`` beside the index.
 
-Three calls: write, locate, drop. Order is the caller's promise: a file is written and synced, and
-so is its directory, before the index names it; it is dropped only after the index has ceased to.
-Files that the index does not name are leftovers of a crash and are removed at open.
+Three calls: write (or begin, which leaves the sync to the caller), locate, drop. Order is the
+caller's promise: a file is written and synced, and so is its directory, before the index names it;
+it is dropped only after the index has ceased to. Files that the index does not name are leftovers
+of a crash and are removed at open.
 
 A heap may come from anybody: ``base`` must be a directory, never a link to one, and nothing in it
 is opened or removed but regular files with names of our own making.
@@ -73,19 +74,32 @@ class BaseFiles:
     def write(self, number: int, version: int, fill: Callable[[int], tuple[int, int]]) -> Extent:
         """Make one file: ``fill(fd)`` writes it and returns (bytes, checksum). Synced, except
         for the directory: see :meth:`sync`. A failure leaves no file behind."""
+        extent, fd = self.begin(number, version, fill)
+        try:
+            sync_file(fd)
+        except BaseException:
+            (self._directory / extent.file_name).unlink()
+            raise
+        finally:
+            os.close(fd)
+        return extent
+
+    def begin(
+        self, number: int, version: int, fill: Callable[[int], tuple[int, int]]
+    ) -> tuple[Extent, int]:
+        """As :meth:`write`, but not synced yet: the caller syncs and closes the descriptor, the
+        one by which it was written, for another might not be told that writing failed."""
         # The random part: a name is never used twice, whatever became of an earlier attempt.
         name = f"{number:08x}.{version:016x}.{secrets.token_hex(4)}"
         path = self._directory / name
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             file_bytes, checksum = fill(fd)
-            sync_file(fd)
+            return Extent(number, version, file_bytes, checksum, name), fd
         except BaseException:
             path.unlink()
-            raise
-        finally:
             os.close(fd)
-        return Extent(number, version, file_bytes, checksum, name)
+            raise
 
     def patch(self, extent: Extent, fill: Callable[[int], tuple[int, int]]) -> Extent:
         """Change a file that the index does not name yet; synced again."""

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
@@ -212,7 +212,7 @@ class Heap(Contents, History, Looking):
         self.new = self._core.new_record  # type: ignore[method-assign]
         try:
             self._ptr = ffi.cast("dh_heap *", self._core.address)
-            self._folder = Folder(self._ptr, self._memory_limit)
+            self._folder = Folder(self._ptr, weakref.ref(self), self._memory_limit)
             self._committer = Committer(self._ptr, self._folder)
             self._savepoints = Savepoints(self._core, self._ptr)
             if isinstance(source, Store):
@@ -308,10 +308,12 @@ class Heap(Contents, History, Looking):
             self._is_closing = True
             if not self._core.closed:
                 self._savepoints.end_all("the heap was closed")
+                self._folder.close()
             exports = self._core.exports_count
             self._core.close()
             self._store.close()
             self._store = None
+        self._folder.join()
         if exports:
             warnings.warn(
                 f"the heap was closed while {exports} views of its buffers were alive: their "
@@ -440,14 +442,21 @@ class Heap(Contents, History, Looking):
 
         Changes nothing that a user sees; makes the next open faster, gives disk space back to the
         store, and memory that holds only what is in base files now back to the page cache (except
-        that of exported buffers and arrays). Other threads go on reading and storing meanwhile,
-        but for a short stop per extent; their commits wait. Runs by itself after a commit when
-        there are many deltas. Commits that ``keep`` does not ask for go with it.
+        that of exported buffers and arrays). Commits that ``keep`` does not ask for go with it.
+        Other threads go on reading and storing meanwhile, but for a short stop per extent; their
+        commits wait.
+
+        Runs by itself when there are many deltas: after a commit, in a thread of its own, and
+        commits go on meanwhile. One that is under way then is finished in this call.
 
         Raises:
             CommitError: it could not be written (disk full, I/O error); nothing has changed.
         """
         return self._folder.fold(self._writable_store())
+
+    @exclusive("a fold in the background")
+    def _take_fold_step(self, step: Callable[[], None]) -> None:
+        step()
 
     # --- going back -------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Base files of a running heap: writing new ones, taking them over, letting the old ones go.
 
-What a commit that rewrites whole extents and a fold have in common. Order is the callers' promise:
-written and synced before the index names them, taken over and the old ones dropped afterwards.
+For commits that rewrite whole extents, and what folds have in common with them. Order is the
+callers' promise: written and synced before the index names them, taken over and the old ones
+dropped afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def write_base_files(
     Args:
         heap_ptr: the ``dh_heap *``.
         store: where they go.
-        capture: whose state they hold; ``ffi.NULL``: that of the last commit.
+        capture: whose state they hold.
         numbers: of the extents.
         version: id of the commit whose image they are.
     """
@@ -68,15 +69,19 @@ def switch_views(heap_ptr: Any, store: Store, files: Iterable[Extent]) -> None:
         check(rc, heap_ptr)
 
 
-def switch_memory(heap_ptr: Any, store: Store, pages_min: int) -> int:
-    """Let the arena show base files where at least so many pages of an extent are memory of its
-    own; returns how many bytes went back. Each extent is switched in a stop of its own; one with
-    exported memory stays as it is."""
+def switchable(heap_ptr: Any, pages_min: int) -> list[int]:
+    """Extents of which at least so many pages are memory of the arena's own."""
     count = lib.dh_extents_private(heap_ptr, pages_min, ffi.NULL, 0)
     numbers = ffi.new("uint32_t[]", count)
     count = min(count, lib.dh_extents_private(heap_ptr, pages_min, numbers, count))
+    return list(numbers[0:count])
+
+
+def switch_memory(heap_ptr: Any, store: Store, numbers: Iterable[int]) -> int:
+    """Let the arena show the base files of these extents; returns how many bytes went back. Each
+    is switched in a stop of its own; one with exported memory stays as it is."""
     pages, total = ffi.new("uint64_t *"), 0
-    for number in numbers[0:count]:
+    for number in numbers:
         extent = store.extents.get(number)
         if extent is None:
             continue

@@ -219,6 +219,10 @@ class Store:
         """A new base file, durable but for its name: see :meth:`sync_base`."""
         return self._base.write(number, version, fill)
 
+    def begin_base(self, number: int, version: int, fill: Any) -> tuple[Extent, int]:
+        """A new base file that the caller syncs by the descriptor, and closes."""
+        return self._base.begin(number, version, fill)
+
     def patch_base(self, extent: Extent, fill: Any) -> Extent:
         """Change a base file that no record names yet; see :meth:`write_base`."""
         return self._base.patch(extent, fill)
@@ -341,15 +345,25 @@ class Store:
 
     # --- writing: folds ----------------------------------------------------------------------
 
-    def folded_record(self) -> Record:
-        """The last commit's record as a fold writes it: a fold point, without a delta, and with a
-        nonce of its own, by which :meth:`is_durable` tells it from what it replaces."""
-        assert self.last is not None
-        return self.last.folded(secrets.token_bytes(8))
+    def folded_records(self, commit: int) -> list[Record]:
+        """The records from a commit to the last as a fold at it writes them: it is a fold point
+        without a delta, and the others rest on it. Hashes chain them anew (S5), and the last one
+        has a nonce of its own, by which :meth:`is_durable` tells it from what it replaces."""
+        self._ensure_fresh()
+        assert self.last is not None and self.last.fold <= commit <= self.last.id
+        with self._look() as look:
+            chain = [link for link in look.chain(self.last) if link.id >= commit]
+        folded = [chain[0].folded(secrets.token_bytes(8))]
+        for link in chain[1:]:
+            parent_hash = rows.record_hash(folded[-1].pack())
+            folded.append(replace(link, fold=commit, parent_hash=parent_hash))
+        folded[-1] = replace(folded[-1], nonce=secrets.token_bytes(8))
+        return folded
 
-    def replace_base(self, folded: Record, extents: list[Extent]) -> list[Extent]:
-        """Record new base files as of the last commit, drop the delta that they contain and all
-        that no kept commit needs; returns the base files that left the index.
+    def replace_base(self, folded: list[Record], extents: list[Extent]) -> list[Extent]:
+        """Record new base files as of a commit, see :meth:`folded_records`; drop the deltas that
+        they contain and all that no kept commit needs. Returns the base files that left the index,
+        and those of the new ones that did not come into it: later commits have newer ones.
 
         Raises:
             CommitError: nothing was recorded.
@@ -359,20 +373,26 @@ class Store:
         try:
             self._write_fold(folded, extents)
         except (lmdb.Error, OSError, MemoryError) as error:
-            if not self.is_durable(folded):
+            if not self.is_durable(folded[-1]):
                 raise CommitError(
                     f"the fold was not recorded: {_told(error)}. Nothing is lost"
                 ) from error
-        return self._refresh()
+        return self._refresh() + self.unnamed(extents)
 
-    def _write_fold(self, folded: Record, extents: list[Extent]) -> None:
+    def unnamed(self, extents: list[Extent]) -> list[Extent]:
+        """Those of these base files that the index does not name."""
+        return _gone(extents, _all(self._versions))
+
+    def _write_fold(self, folded: list[Record], extents: list[Extent]) -> None:
         with self._environment.writing, self._env.begin(write=True) as txn:
             for extent in extents:
                 self._put_extent(txn, extent)
-            txn.put(rows.commit_key(folded.id), folded.pack(), db=self._databases.commits)
-            pruning.delete_chunks(txn, self._databases, folded.id)  # the base files have it
+            for record in folded:
+                txn.put(rows.commit_key(record.id), record.pack(), db=self._databases.commits)
+            # Its base files have it.
+            pruning.delete_chunks(txn, self._databases, folded[0].id)
             numbers = {*self._versions, *(extent.number for extent in extents)}
-            self._drop_versions(txn, self._needs(txn, folded), numbers, extents)
+            self._drop_versions(txn, self._needs(txn, folded[-1]), numbers, extents)
 
     # --- what is kept ------------------------------------------------------------------------
 

@@ -207,6 +207,21 @@ int dh_extent_patch(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
 /* Map a file just written as the extent's base; what it covers leaves the overlay. */
 int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
                      uint64_t file_bytes, uint32_t checksum);
+/* Begin a fold: base files of the last commit's image for every extent that is newer than its base.
+ * From now on commits keep what they replace of that image until it is written. Ends what was begun
+ * before. *count_out: extents, see dh_fold_extent. */
+int dh_fold_begin(dh_heap *heap, size_t *count_out);
+uint32_t dh_fold_extent(const dh_heap *heap, size_t index);
+/* Write one of them as it was when the fold began, once. ENOMEM: a commit could not keep something;
+ * the fold is to be ended. */
+int dh_fold_write(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
+                  uint64_t *file_bytes_out, uint32_t *checksum_out);
+/* Map its file as the extent's base; what later commits changed stays in the overlay. Nothing is
+ * done where one of them has given the extent a base of its own, or when it was done before. */
+int dh_fold_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
+                   uint32_t checksum);
+/* The end, whatever came of it; harmless when there is none. */
+void dh_fold_end(dh_heap *heap);
 /* STOPS. Let the arena show the extent's base file, fd, so that memory of its own goes back; what
  * the file does not hold (uncommitted writes) stays as it is, and is reported as written or not, as
  * before. Not while memory of the extent is exported: then nothing is done. pages_out: given back.

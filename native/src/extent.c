@@ -29,19 +29,6 @@ static uint32_t extent_pages(const dh_state *state, uint32_t extent_no)
     return (uint32_t)(used < DH_EXTENT_PAGES ? used : DH_EXTENT_PAGES);
 }
 
-/* The page as it is in the captured commit, or in the last one. */
-static const uint8_t *page_to_write(const dh_heap *heap, const dh_capture *capture, dh_pgno pgno,
-                                    uint8_t *scratch)
-{
-    const uint8_t *bytes = NULL;
-    if (capture != NULL) {
-        bytes = dh_capture_page(capture, pgno);
-        if (bytes == NULL && dh_capture_has_freed(capture, pgno))
-            bytes = dh_zero_page;
-    }
-    return bytes != NULL ? bytes : dh_image_read(heap, pgno, scratch);
-}
-
 int dhi_write_at(int fd, const uint8_t *bytes, size_t size, uint64_t place)
 {
     while (size > 0) {
@@ -60,38 +47,41 @@ int dhi_write_at(int fd, const uint8_t *bytes, size_t size, uint64_t place)
     return 0;
 }
 
+static const uint8_t *read_page(const dh_page_source *source, dh_pgno pgno, uint8_t *scratch)
+{
+    return source->read(source->context, pgno, scratch);
+}
+
 /* Free pages at the end of an extent need no room in its file: beyond its end a base reads as
  * zeros. */
-static uint32_t trim_pages(const dh_heap *heap, const dh_capture *capture, uint32_t extent_no,
-                           uint32_t pages)
+static uint32_t trim_pages(const dh_page_source *source, uint32_t extent_no, uint32_t pages)
 {
     uint8_t scratch[DH_PAGE_BYTES];
-    while (pages > 0 && page_to_write(heap, capture, extent_no * DH_EXTENT_PAGES + pages - 1,
-                                      scratch) == dh_zero_page)
+    while (pages > 0 &&
+           read_page(source, extent_no * DH_EXTENT_PAGES + pages - 1, scratch) == dh_zero_page)
         pages--;
     return pages;
 }
 
 /* A page that comes from the old base file must be what its trailer says: written anew, with a
  * checksum of its own, damage would pass for sound. */
-static int check_base(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes, const uint8_t *scratch)
+static int check_base(dh_heap *heap, const dh_page_source *source, dh_pgno pgno,
+                      const uint8_t *bytes, const uint8_t *scratch)
 {
-    const dh_extent *extent = dh_image_extent(heap, dh_extent_of(pgno));
     uint32_t index = pgno % DH_EXTENT_PAGES;
+    const uint8_t *base = dh_extent_page(source->base, index);
 
-    if (extent == NULL || extent->view == NULL || index >= extent->pages_count)
-        return 0;
-    const uint8_t *base = extent->view + index * (size_t)DH_PAGE_BYTES;
-    if ((bytes != base && bytes != scratch) ||
-        dh_page_checksum(base) == dh_view_checksum(extent, index))
+    if (base == dh_zero_page || (bytes != base && bytes != scratch) ||
+        dh_page_checksum(base) == dh_view_checksum(source->base, index))
         return 0;
     return dhi_fail(heap, DH_E_CORRUPT, "base file of extent %u: page %u is damaged",
                     dh_extent_of(pgno), index);
 }
 
 /* Copy pages [from, from + count) and their checksums; says whether any holds something. */
-static int gather_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint32_t from,
-                        uint32_t count, uint8_t *buffer, uint8_t *checksums, bool *any_out)
+static int gather_pages(dh_heap *heap, const dh_page_source *source, uint32_t extent_no,
+                        uint32_t from, uint32_t count, uint8_t *buffer, uint8_t *checksums,
+                        bool *any_out)
 {
     int rc = 0;
 
@@ -99,8 +89,8 @@ static int gather_pages(dh_heap *heap, const dh_capture *capture, uint32_t exten
     for (uint32_t i = 0; rc == 0 && i < count; i++) {
         uint8_t *at = buffer + i * (size_t)DH_PAGE_BYTES;
         dh_pgno pgno = extent_no * DH_EXTENT_PAGES + from + i;
-        const uint8_t *bytes = page_to_write(heap, capture, pgno, at);
-        rc = check_base(heap, pgno, bytes, at);
+        const uint8_t *bytes = read_page(source, pgno, at);
+        rc = check_base(heap, source, pgno, bytes, at);
         *any_out |= bytes != dh_zero_page;
         if (bytes != at)
             memcpy(at, bytes, DH_PAGE_BYTES);
@@ -110,8 +100,8 @@ static int gather_pages(dh_heap *heap, const dh_capture *capture, uint32_t exten
     return rc;
 }
 
-static int write_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint32_t pages,
-                       int fd, uint8_t *checksums)
+static int write_pages(dh_heap *heap, const dh_page_source *source, uint32_t extent_no,
+                       uint32_t pages, int fd, uint8_t *checksums)
 {
     uint8_t *buffer = malloc(WRITE_PAGES * (size_t)DH_PAGE_BYTES);
     int rc = buffer == NULL ? ENOMEM : 0;
@@ -119,7 +109,7 @@ static int write_pages(dh_heap *heap, const dh_capture *capture, uint32_t extent
     for (uint32_t from = 0; rc == 0 && from < pages; from += WRITE_PAGES) {
         uint32_t count = pages - from < WRITE_PAGES ? pages - from : WRITE_PAGES;
         bool any;
-        rc = gather_pages(heap, capture, extent_no, from, count, buffer, checksums, &any);
+        rc = gather_pages(heap, source, extent_no, from, count, buffer, checksums, &any);
         if (rc == 0 && any) /* else a hole: free pages */
             rc = dhi_write_at(fd, buffer, count * (size_t)DH_PAGE_BYTES,
                               from * (uint64_t)DH_PAGE_BYTES);
@@ -145,22 +135,17 @@ uint32_t dhi_trailer_seal(uint8_t *trailer, uint32_t pages)
     return checksum;
 }
 
-int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
-                    int fd, uint64_t *file_bytes_out, uint32_t *checksum_out)
+int dhi_extent_write(dh_heap *heap, const dh_page_source *source, uint32_t extent_no,
+                     uint64_t version, int fd, uint64_t *file_bytes_out, uint32_t *checksum_out)
 {
-    int rc = dhi_verb_gate(heap);
-    if (rc != 0)
-        return rc;
-    uint32_t pages =
-        trim_pages(heap, capture, extent_no,
-                   extent_pages(capture ? &capture->state : &heap->committed, extent_no));
+    uint32_t pages = trim_pages(source, extent_no, extent_pages(source->state, extent_no));
     size_t size = dh_trailer_bytes(pages);
     uint8_t *trailer = malloc(size);
 
     if (trailer == NULL)
         return ENOMEM;
     dhi_trailer_head(trailer, version, extent_no, pages);
-    rc = write_pages(heap, capture, extent_no, pages, fd, trailer + DH_TRAILER_HEAD_BYTES);
+    int rc = write_pages(heap, source, extent_no, pages, fd, trailer + DH_TRAILER_HEAD_BYTES);
     if (rc == 0) {
         *checksum_out = dhi_trailer_seal(trailer, pages);
         rc = dhi_write_at(fd, trailer, size, pages * (uint64_t)DH_PAGE_BYTES);
@@ -168,6 +153,38 @@ int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no
     }
     free(trailer);
     return rc;
+}
+
+typedef struct {
+    const dh_heap *heap;
+    const dh_capture *capture; /* NULL: the last commit */
+} captured_image;
+
+/* The page as it is in the captured commit, or in the last one. */
+static const uint8_t *read_captured(const void *context, dh_pgno pgno, uint8_t *scratch)
+{
+    const captured_image *image = context;
+    const uint8_t *bytes = NULL;
+    if (image->capture != NULL) {
+        bytes = dh_capture_page(image->capture, pgno);
+        if (bytes == NULL && dh_capture_has_freed(image->capture, pgno))
+            bytes = dh_zero_page;
+    }
+    return bytes != NULL ? bytes : dh_image_read(image->heap, pgno, scratch);
+}
+
+int dh_extent_write(dh_heap *heap, const dh_capture *capture, uint32_t extent_no, uint64_t version,
+                    int fd, uint64_t *file_bytes_out, uint32_t *checksum_out)
+{
+    captured_image image = {heap, capture};
+    dh_page_source source = {.read = read_captured, .context = &image};
+    int rc = dhi_verb_gate(heap);
+
+    if (rc != 0)
+        return rc;
+    source.base = dh_image_extent(heap, extent_no);
+    source.state = capture ? &capture->state : &heap->committed;
+    return dhi_extent_write(heap, &source, extent_no, version, fd, file_bytes_out, checksum_out);
 }
 
 /* --- checking ------------------------------------------------------------------------------------- */

@@ -5,6 +5,18 @@
 #include "capture.h"
 #include "extent_trailer.h"
 
+/* Whose pages a base file gets. */
+typedef struct {
+    /* As dh_image_read. */
+    const uint8_t *(*read)(const void *context, dh_pgno pgno, uint8_t *scratch);
+    const void *context;
+    const dh_extent *base; /* the file that they come from if nobody changed them, or NULL */
+    const dh_state *state;
+} dh_page_source;
+
+/* Write one extent's pages and trailer. */
+int dhi_extent_write(dh_heap *heap, const dh_page_source *source, uint32_t extent_no,
+                     uint64_t version, int fd, uint64_t *file_bytes_out, uint32_t *checksum_out);
 /* Everything but the checksums of the pages, which stand behind the head already. */
 void dhi_trailer_head(uint8_t *trailer, uint64_t version, uint32_t extent_no, uint32_t pages);
 /* The checksum of the trailer itself, put behind it and returned. */

@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "capture.h"
 #include "dict.h"
+#include "fold.h"
 #include "gate.h"
 #include "lazy.h"
 #include "precopy.h"
@@ -130,6 +131,7 @@ static void free_committed(dh_heap *heap)
     dhi_capture_free(heap->in_flight); /* of a poisoned heap */
     dhi_capture_free(heap->empty);
     heap->spare = heap->empty = heap->in_flight = NULL;
+    dh_fold_end(heap);
     dhi_lazy_finish(heap);
     dhi_proof_free(heap);
     dh_image_finish(&heap->image);
@@ -210,7 +212,7 @@ void dh_heap_stats_read(dh_heap *heap, dh_heap_stats *stats_out)
     stats_out->handles_count = heap->handles.live_count;
     stats_out->exports_count = heap->exports_count;
     stats_out->overlay_pages_count = heap->image.overlay_count;
-    stats_out->overlay_bytes = heap->image.overlay_bytes;
+    stats_out->overlay_bytes = heap->image.overlay_bytes + dhi_fold_kept_bytes(heap);
     stats_out->base_pages_count = heap->image.base_pages_count;
     if (heap->is_forked)
         return;

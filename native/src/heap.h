@@ -45,6 +45,7 @@ struct dh_heap {
     dh_capture *spare;        /* buffers of the last capture, kept for the next         */
     dh_capture *in_flight;    /* of the commit under way, until done or failed       */
     struct dh_proof *proof;   /* proof mode: hashes of all pages (proof.h), or NULL */
+    struct dh_fold *fold;     /* under way (fold.h), or NULL: heap lock                  */
     struct dh_lazy *lazy;     /* what was not brought in yet (lazy.h), or NULL       */
     dh_bits private_pages;    /* of the arena: written since its file was mapped; world lock */
     int base_fd;              /* the directory of base files, or -1                  */

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 #include "delta.h"
-#include "heap.h"
+#include "fold.h"
 
 #define SLOT_EMPTY 0xffffffffu
 #define SLOTS_MIN 1024u
@@ -93,13 +93,16 @@ bool dh_images_share(const dh_heap *a, const dh_heap *b, uint32_t extent_no)
            first->version == second->version && !is_newer(a, first) && !is_newer(b, second);
 }
 
-static const uint8_t *base_page(const dh_heap *heap, dh_pgno pgno)
+const uint8_t *dh_extent_page(const dh_extent *extent, uint32_t index)
 {
-    const dh_extent *extent = dh_image_extent(heap, dh_extent_of(pgno));
-    uint32_t index = pgno % DH_EXTENT_PAGES;
     if (extent == NULL || extent->view == NULL || index >= extent->pages_count)
         return dh_zero_page;
     return extent->view + (size_t)index * DH_PAGE_BYTES;
+}
+
+static const uint8_t *base_page(const dh_heap *heap, dh_pgno pgno)
+{
+    return dh_extent_page(dh_image_extent(heap, dh_extent_of(pgno)), pgno % DH_EXTENT_PAGES);
 }
 
 /* --- overlay: open addressing by page number, linear probing, backward-shift deletion ------------ */
@@ -121,6 +124,11 @@ static dh_overlay_slot *slot_find(const dh_image *image, dh_pgno pgno)
         i = (i + 1) & (image->slots_count - 1);
     }
     return NULL;
+}
+
+dh_overlay_slot *dh_overlay_find(const dh_image *image, dh_pgno pgno)
+{
+    return slot_find(image, pgno);
 }
 
 static int slots_grow(dh_image *image)
@@ -213,6 +221,22 @@ static int slot_fill(dh_image *image, dh_overlay_slot *slot, unsigned form, cons
 
 /* --- reading and storing ------------------------------------------------------------------------------ */
 
+const uint8_t *dh_overlay_apply(const dh_overlay_slot *slot, const uint8_t *base,
+                                uint8_t out[DH_PAGE_BYTES])
+{
+    switch (slot->form) {
+    case DH_PAGE_WHOLE:
+        return slot->bytes;
+    case DH_PAGE_FREED:
+        return dh_zero_page;
+    default:
+        memcpy(out, base, DH_PAGE_BYTES);
+        int rc = dh_diff_apply(out, slot->bytes, slot->size);
+        DH_ASSERT(rc == 0); /* we encoded it ourselves */
+        return out;
+    }
+}
+
 const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_PAGE_BYTES])
 {
     if (pgno & DH_PGNO_TABLE)
@@ -222,19 +246,8 @@ const uint8_t *dh_image_read(const dh_heap *heap, dh_pgno pgno, uint8_t out[DH_P
         return heap->alloc.kind[pgno] == DH_KIND_FREE ? dh_zero_page
                                                       : dh_arena_page(&heap->arena, pgno);
     const dh_overlay_slot *slot = slot_find(&heap->image, pgno);
-    if (slot == NULL)
-        return base_page(heap, pgno);
-    switch (slot->form) {
-    case DH_PAGE_WHOLE:
-        return slot->bytes;
-    case DH_PAGE_FREED:
-        return dh_zero_page;
-    default:
-        memcpy(out, base_page(heap, pgno), DH_PAGE_BYTES);
-        int rc = dh_diff_apply(out, slot->bytes, slot->size);
-        DH_ASSERT(rc == 0); /* we encoded it ourselves */
-        return out;
-    }
+    return slot == NULL ? base_page(heap, pgno)
+                        : dh_overlay_apply(slot, base_page(heap, pgno), out);
 }
 
 bool dh_image_is_newer(const dh_heap *heap, dh_pgno pgno)
@@ -268,6 +281,7 @@ int dh_image_store(dh_heap *heap, dh_pgno pgno, const uint8_t *bytes)
     uint32_t words;
     int rc;
 
+    dhi_fold_page(heap, pgno);
     if (pgno & DH_PGNO_TABLE) {
         rc = slot_make(heap, pgno, &slot);
         return rc != 0 ? rc : slot_fill(&heap->image, slot, DH_PAGE_DIFF, dh_zero_page, 0);
@@ -295,6 +309,7 @@ int dh_image_advance(dh_heap *heap, dh_pgno pgno, const uint8_t *diff, size_t si
     uint8_t merged[OVERLAY_DIFF_BYTES_MAX];
     dh_overlay_slot *slot = slot_find(&heap->image, pgno);
 
+    dhi_fold_page(heap, pgno);
     if (slot != NULL && slot->form == DH_PAGE_WHOLE) {
         memcpy(slot->bytes, bytes, DH_PAGE_BYTES);
         return 0;
@@ -321,4 +336,105 @@ void dh_image_drop_overlay(dh_heap *heap, uint32_t extent_no)
         if (slot != NULL)
             slot_remove(heap, slot);
     }
+}
+
+/* --- another base under the same image ---------------------------------------------------------------- */
+
+/* The entry that a page needs upon another base; its form stays 0: none. */
+static int entry_upon(const uint8_t *base, const uint8_t *bytes, dh_overlay_slot *entry_out)
+{
+    uint8_t diff[OVERLAY_DIFF_BYTES_MAX];
+    uint32_t words;
+    size_t size = dh_diff_encode(base, bytes, diff, sizeof diff, &words);
+    const uint8_t *from = diff;
+
+    if (size == 0)
+        return 0;
+    if (bytes == dh_zero_page) { /* free, or never in a file */
+        entry_out->form = DH_PAGE_FREED;
+        return 0;
+    }
+    if (size == DH_DIFF_TOO_LARGE) {
+        from = bytes;
+        size = DH_PAGE_BYTES;
+    }
+    entry_out->bytes = malloc(size);
+    if (entry_out->bytes == NULL)
+        return ENOMEM;
+    memcpy(entry_out->bytes, from, size);
+    entry_out->size = (uint16_t)size;
+    entry_out->form = from == bytes ? DH_PAGE_WHOLE : DH_PAGE_DIFF;
+    return 0;
+}
+
+/* New entries, and room for each. A slot that is made here says what its base says. */
+static int make_entries(dh_heap *heap, uint32_t extent_no, const dh_extent *base,
+                        const uint64_t *newer, dh_overlay_slot *entries)
+{
+    uint8_t scratch[DH_PAGE_BYTES];
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < DH_EXTENT_PAGES; i++) {
+        dh_pgno pgno = extent_no * DH_EXTENT_PAGES + i;
+        dh_overlay_slot *slot;
+        if (!(newer[i / 64] >> i % 64 & 1))
+            continue;
+        rc = entry_upon(dh_extent_page(base, i), dh_image_read(heap, pgno, scratch), &entries[i]);
+        if (rc != 0 || entries[i].form == 0 || slot_find(&heap->image, pgno) != NULL)
+            continue;
+        rc = slot_make(heap, pgno, &slot);
+        if (rc == 0)
+            slot->form = DH_PAGE_DIFF;
+    }
+    return rc;
+}
+
+static void put_entries(dh_heap *heap, uint32_t extent_no, dh_overlay_slot *entries)
+{
+    dh_image *image = &heap->image;
+    for (uint32_t i = 0; i < DH_EXTENT_PAGES; i++) {
+        dh_overlay_slot *slot = slot_find(image, extent_no * DH_EXTENT_PAGES + i);
+        if (slot == NULL)
+            continue;
+        if (entries[i].form == 0) {
+            slot_remove(heap, slot);
+            continue;
+        }
+        free(slot->bytes);
+        image->overlay_bytes += entries[i].size;
+        image->overlay_bytes -= slot->size;
+        slot->bytes = entries[i].bytes;
+        slot->size = entries[i].size;
+        slot->form = entries[i].form;
+        entries[i].bytes = NULL;
+    }
+}
+
+/* Pages of the table are their own image: an entry says no more than "newer". */
+static void drop_table_entries(dh_heap *heap, uint32_t extent_no, const uint64_t *newer)
+{
+    for (uint32_t i = 0; i < DH_EXTENT_PAGES; i++) {
+        dh_overlay_slot *slot = slot_find(&heap->image, extent_no * DH_EXTENT_PAGES + i);
+        if (slot != NULL && !(newer[i / 64] >> i % 64 & 1))
+            slot_remove(heap, slot);
+    }
+}
+
+int dh_image_rebase(dh_heap *heap, uint32_t extent_no, const dh_extent *base,
+                    const uint64_t newer[DH_EXTENT_WORDS])
+{
+    if (extent_no >= DH_EXTENT_TABLE) {
+        drop_table_entries(heap, extent_no, newer);
+        return 0;
+    }
+    dh_overlay_slot *entries = calloc(DH_EXTENT_PAGES, sizeof *entries);
+    if (entries == NULL)
+        return ENOMEM;
+    int rc = make_entries(heap, extent_no, base, newer, entries);
+    if (rc == 0)
+        put_entries(heap, extent_no, entries);
+    for (uint32_t i = 0; i < DH_EXTENT_PAGES; i++)
+        free(entries[i].bytes);
+    free(entries);
+    return rc;
 }

@@ -14,7 +14,8 @@
 #include "base.h"
 
 #define DH_FILE_NAME_BYTES sizeof((dh_extent_row *)0)->file_name
-#define DH_EXTENT_PAGES 1024u /* 4 MiB */
+#define DH_EXTENT_PAGES 1024u                   /* 4 MiB */
+#define DH_EXTENT_WORDS (DH_EXTENT_PAGES / 64u) /* of a set of its pages */
 #define DH_EXTENT_TABLE \
     (DH_PGNO_TABLE / DH_EXTENT_PAGES) /* extent numbers of the table start here */
 
@@ -82,5 +83,17 @@ int dh_image_extent_make(dh_heap *heap, uint32_t extent_no, dh_extent **extent_o
 bool dh_images_share(const dh_heap *a, const dh_heap *b, uint32_t extent_no);
 /* Drop the overlay entries of one extent. */
 void dh_image_drop_overlay(dh_heap *heap, uint32_t extent_no);
+/* Before an extent gets another base: entries of the pages in `newer` (one bit each) are made anew
+ * upon it, so that their image stays what it is; the others are dropped, for the base has their
+ * image. A failure (ENOMEM) leaves everything as it was. */
+int dh_image_rebase(dh_heap *heap, uint32_t extent_no, const dh_extent *base,
+                    const uint64_t newer[DH_EXTENT_WORDS]);
+/* The overlay entry of a page, or NULL. */
+dh_overlay_slot *dh_overlay_find(const dh_image *image, dh_pgno pgno);
+/* What an entry makes of its base page: out, or the address of what is the image as it is. */
+const uint8_t *dh_overlay_apply(const dh_overlay_slot *slot, const uint8_t *base,
+                                uint8_t out[DH_PAGE_BYTES]);
+/* A page of the base file; dh_zero_page where it has none. */
+const uint8_t *dh_extent_page(const dh_extent *extent, uint32_t index);
 
 #endif

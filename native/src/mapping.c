@@ -15,6 +15,7 @@
 
 #include "crc32c.h"
 #include "extent.h"
+#include "fold.h"
 #include "gate.h"
 #include "lazy.h"
 
@@ -32,7 +33,7 @@ uint32_t dh_view_checksum(const dh_extent *extent, uint32_t index)
     return checksum;
 }
 
-static void unmap_view(dh_extent *extent)
+void dhi_view_unmap(dh_extent *extent)
 {
     if (extent->view != NULL)
         munmap((void *)(uintptr_t)extent->view, extent->view_bytes);
@@ -238,7 +239,7 @@ static int load_extent(dh_heap *heap, const dh_extent_row *row, int fd, const ch
         rc = dh_image_extent_make(heap, row->number, &extent);
     if (rc != 0)
         return rc;
-    unmap_view(extent);
+    dhi_view_unmap(extent);
     heap->image.base_pages_count += pages - extent->pages_count;
     extent->version = row->version;
     extent->pages_count = pages;
@@ -343,24 +344,39 @@ int dh_load_preload(dh_heap *heap)
 
 /* --- switching under a running heap --------------------------------------------------------------- */
 
+int dhi_view_open(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd, uint64_t file_bytes,
+                  uint32_t checksum, dh_extent *fresh_out)
+{
+    dh_extent_row row = {version, file_bytes, extent_no, checksum, ""};
+    *fresh_out = (dh_extent){.version = version};
+    int rc = count_pages(heap, &row, fd, &fresh_out->pages_count);
+
+    return rc != 0 ? rc : map_view(heap, fresh_out, fd);
+}
+
+void dhi_view_take(dh_heap *heap, dh_extent *extent, const dh_extent *fresh)
+{
+    uint32_t shown_pages = extent->shown_pages, overlay_count = extent->overlay_count;
+    dhi_view_unmap(extent);
+    heap->image.base_pages_count += fresh->pages_count - extent->pages_count;
+    *extent = *fresh;
+    extent->shown_pages = shown_pages; /* the arena still shows what it did */
+    extent->overlay_count = overlay_count;
+}
+
 int dh_extent_switch(dh_heap *heap, uint32_t extent_no, uint64_t version, int fd,
                      uint64_t file_bytes, uint32_t checksum)
 {
-    dh_extent *extent, fresh = {.version = version};
-    dh_extent_row row = {version, file_bytes, extent_no, checksum, ""};
-    int rc = count_pages(heap, &row, fd, &fresh.pages_count);
+    dh_extent *extent, fresh;
+    int rc = dh_image_extent_make(heap, extent_no, &extent);
 
     if (rc == 0)
-        rc = dh_image_extent_make(heap, extent_no, &extent);
-    if (rc == 0)
-        rc = map_view(heap, &fresh, fd);
+        rc = dhi_view_open(heap, extent_no, version, fd, file_bytes, checksum, &fresh);
     if (rc != 0)
         return rc;
+    dhi_fold_replaced(heap, extent_no);
     dh_image_drop_overlay(heap, extent_no);
-    unmap_view(extent);
-    heap->image.base_pages_count += fresh.pages_count - extent->pages_count;
-    fresh.shown_pages = extent->shown_pages; /* the arena still shows what it did */
-    *extent = fresh;
+    dhi_view_take(heap, extent, &fresh);
     return 0;
 }
 

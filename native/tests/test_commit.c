@@ -31,6 +31,7 @@ typedef struct {
 typedef struct {
     uint8_t *bytes;
     size_t size;
+    uint64_t commit_id;
 } stored_chunk;
 
 typedef struct {
@@ -50,7 +51,17 @@ typedef struct {
     uint64_t commit_id;
 } store;
 
+/* A fold that goes on beside commits. */
+typedef struct {
+    bool is_under_way, is_recorded;
+    uint64_t version;
+    uint32_t numbers[EXTENTS_MAX];
+    size_t count, written, switched;
+    stored_extent extents[EXTENTS_MAX];
+} slow_fold;
+
 static store disk;
+static slow_fold slow;
 static int tracker;
 
 static dh_heap *heap_new(void)
@@ -199,6 +210,7 @@ static void commit(dh_heap *heap, bool succeeds)
         const uint8_t *bytes = dh_commit_chunk(capture, i, &chunk->size);
         chunk->bytes = malloc(chunk->size);
         memcpy(chunk->bytes, bytes, chunk->size);
+        chunk->commit_id = disk.commit_id + 1;
         CHECK(disk.chunks_count < 4096);
     }
     dh_commit_state(capture, &disk.state);
@@ -229,9 +241,19 @@ static void switch_some(dh_heap *heap)
     }
 }
 
+static void slow_end(dh_heap *heap)
+{
+    for (size_t i = 0; slow.is_under_way && !slow.is_recorded && i < slow.written; i++)
+        close(slow.extents[i].fd);
+    slow.is_under_way = false;
+    if (heap != NULL)
+        dh_fold_end(heap);
+}
+
 static void fold(dh_heap *heap)
 {
     uint32_t numbers[EXTENTS_MAX];
+    slow_end(heap);
     CHECK_EQ(dh_store_begin(heap), 0);
     size_t count = dh_extents_unfolded(heap, numbers, EXTENTS_MAX);
     CHECK(count <= EXTENTS_MAX);
@@ -248,6 +270,85 @@ static void fold(dh_heap *heap)
         free(disk.chunks[i].bytes);
     disk.chunks_count = 0;
     CHECK_EQ(dh_extents_unfolded(heap, numbers, EXTENTS_MAX), 0);
+}
+
+static void slow_begin(dh_heap *heap)
+{
+    memset(&slow, 0, sizeof slow);
+    CHECK_EQ(dh_fold_begin(heap, &slow.count), 0);
+    CHECK(slow.count <= EXTENTS_MAX);
+    for (size_t i = 0; i < slow.count; i++)
+        slow.numbers[i] = dh_fold_extent(heap, i);
+    slow.version = disk.commit_id;
+    slow.is_under_way = true;
+}
+
+static void slow_write(dh_heap *heap)
+{
+    stored_extent *extent = &slow.extents[slow.written];
+    int fd = memfd_create("extent", MFD_CLOEXEC);
+    CHECK(fd >= 0);
+    *extent = (stored_extent){slow.numbers[slow.written], slow.version, 0, 0, fd};
+    CHECK_EQ(dh_fold_write(heap, extent->number, extent->version, fd, &extent->file_bytes,
+                           &extent->checksum),
+             0);
+    slow.written++;
+}
+
+static const stored_extent *find_extent(uint32_t number)
+{
+    for (size_t i = 0; i < disk.extents_count; i++)
+        if (disk.extents[i].number == number)
+            return &disk.extents[i];
+    return NULL;
+}
+
+/* The files are the base from now on, but where a commit has made a newer one; deltas that they hold
+ * go, later ones stay. */
+static void slow_record(void)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < slow.count; i++) {
+        const stored_extent *now = find_extent(slow.extents[i].number);
+        if (now != NULL && now->version > slow.version)
+            close(slow.extents[i].fd);
+        else
+            record_extent(&slow.extents[i]);
+    }
+    for (size_t i = 0; i < disk.chunks_count; i++) {
+        if (disk.chunks[i].commit_id <= slow.version)
+            free(disk.chunks[i].bytes);
+        else
+            disk.chunks[kept++] = disk.chunks[i];
+    }
+    disk.chunks_count = kept;
+    slow.is_recorded = true;
+}
+
+static void slow_switch(dh_heap *heap)
+{
+    const stored_extent *extent = &slow.extents[slow.switched++];
+    const stored_extent *now = find_extent(extent->number);
+    if (now->version == slow.version)
+        CHECK_EQ(dh_fold_switch(heap, extent->number, extent->version, extent->fd,
+                                extent->file_bytes, extent->checksum),
+                 0);
+}
+
+/* One step of it; true when that was the last. */
+static bool slow_step(dh_heap *heap)
+{
+    if (!slow.is_under_way)
+        slow_begin(heap);
+    else if (slow.written < slow.count)
+        slow_write(heap);
+    else if (!slow.is_recorded)
+        slow_record();
+    else if (slow.switched < slow.count)
+        slow_switch(heap);
+    else
+        slow_end(heap);
+    return !slow.is_under_way;
 }
 
 static dh_heap *load(void)
@@ -268,11 +369,13 @@ static dh_heap *load(void)
 static dh_heap *reopen(dh_heap *heap)
 {
     dh_heap_close(heap);
+    slow_end(NULL);
     return load();
 }
 
 static void store_reset(void)
 {
+    slow_end(NULL);
     for (size_t i = 0; i < disk.chunks_count; i++)
         free(disk.chunks[i].bytes);
     for (size_t i = 0; i < disk.extents_count; i++)
@@ -341,9 +444,13 @@ static void random_histories_reopen_as_committed(size_t rounds)
             check_nothing_pending(heap);
             break;
         case 5:
-            if (check_random_below(2) == 0)
+            if (!slow.is_under_way && check_random_below(2) == 0)
                 switch_some(heap);
             check_model(heap, &now);
+            break;
+        case 6:
+            for (size_t steps = check_random_below(20); steps > 0 && !slow_step(heap); steps--)
+                check_model(heap, &now);
             break;
         default:
             commit(heap, true);
@@ -355,6 +462,177 @@ static void random_histories_reopen_as_committed(size_t rounds)
     heap = reopen(heap);
     CHECK_EQ(dh_store_begin(heap), 0);
     check_model(heap, &committed);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+static uint64_t loaded_differs(dh_heap *heap)
+{
+    dh_heap *loaded = load();
+    uint64_t pages, bytes;
+    CHECK_EQ(dh_store_begin(loaded), 0);
+    CHECK_EQ(dh_compare(heap, loaded, &pages, &bytes), 0);
+    dh_heap_close(loaded);
+    return pages;
+}
+
+/* Commits of every kind between any two steps: what is on the disk is the last commit after each
+ * step, and what is in memory is too. */
+static void a_fold_beside_commits_changes_nothing(size_t folds)
+{
+    static model now, committed;
+    dh_heap *heap = heap_new();
+    uint64_t pages, stop_ns;
+
+    memset(&now, 0, sizeof now);
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    commit(heap, true);
+    while (folds > 0) {
+        mutate(heap, &now, 1 + check_random_below(check_random_below(6) == 0 ? 3000 : 60));
+        if (check_random_below(20) == 0)
+            free_all(heap, &now);
+        commit(heap, check_random_below(8) != 0);
+        commit(heap, true);
+        committed = now;
+        for (size_t steps = check_random_below(4); steps > 0 && folds > 0; steps--) {
+            folds -= slow_step(heap);
+            CHECK_EQ(loaded_differs(heap), 0);
+        }
+        mutate(heap, &now, 20); /* then the arena is not the image */
+        CHECK_EQ(loaded_differs(heap), 0);
+        CHECK_EQ(dh_show_state(heap, NULL, &pages, &stop_ns), 0);
+        now = committed;
+        check_model(heap, &now);
+        check_nothing_pending(heap);
+    }
+    if (!slow.is_under_way)
+        switch_some(heap);
+    check_model(heap, &committed);
+    heap = reopen(heap);
+    CHECK_EQ(dh_store_begin(heap), 0);
+    check_model(heap, &committed);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+/* --- one large run beside a fold: extents that commits rewrite, and pages that only one of them does */
+
+#define RUN_BYTES (20u << 20)
+#define RUN_PAGES (RUN_BYTES / DH_PAGE_BYTES)
+
+/* Words at a few places, some of them back to what they were; or extents as a whole. */
+static void change_run(uint64_t *words)
+{
+    if (check_random_below(4) == 0) {
+        size_t first = check_random_below(RUN_PAGES / 2) * 512, value = check_random();
+        for (size_t i = 0; i < (6u << 20) / 8; i++)
+            words[first + i] = value + i;
+    }
+    for (size_t n = check_random_below(40); n > 0; n--)
+        words[check_random_below(RUN_PAGES) * 512 + check_random_below(3)] = check_random_below(3);
+}
+
+static void check_run(dh_heap *heap, dh_off off, const uint8_t *expected)
+{
+    dh_heap *loaded = load();
+    CHECK_EQ(dh_store_begin(loaded), 0);
+    CHECK(memcmp(dh_at(loaded, off), expected, RUN_BYTES) == 0);
+    dh_heap_close(loaded);
+    CHECK(memcmp(dh_at(heap, off), expected, RUN_BYTES) == 0);
+}
+
+/* What the fold has written is the run as it was when it began, whatever was committed since. */
+static void check_files(dh_off off, const uint8_t *then)
+{
+    uint8_t page[DH_PAGE_BYTES];
+    uint64_t first = off >> DH_PAGE_SHIFT;
+    for (size_t i = 0; i < slow.written; i++) {
+        const stored_extent *extent = &slow.extents[i];
+        uint64_t pages = extent->file_bytes / (DH_PAGE_BYTES + 4);
+        for (uint64_t n = 0; n < DH_EXTENT_PAGES && extent->number < DH_EXTENT_TABLE; n++) {
+            uint64_t pgno = (uint64_t)extent->number * DH_EXTENT_PAGES + n;
+            if (pgno < first || pgno >= first + RUN_PAGES)
+                continue;
+            memset(page, 0, sizeof page);
+            if (n < pages)
+                CHECK(pread(extent->fd, page, sizeof page, (off_t)(n * sizeof page)) ==
+                      (ssize_t)sizeof page);
+            CHECK(memcmp(page, then + (pgno - first) * DH_PAGE_BYTES, sizeof page) == 0);
+        }
+    }
+}
+
+static void commits_that_rewrite_extents_beside_a_fold_change_nothing(size_t folds)
+{
+    dh_heap *heap = heap_new();
+    uint8_t *expected = malloc(RUN_BYTES), *then = malloc(RUN_BYTES);
+    uint32_t numbers[EXTENTS_MAX];
+    uint64_t pages, stop_ns, replaced = 0;
+    dh_off off;
+
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_cell_new(heap, RUN_BYTES, DH_RAW, &off), 0);
+    commit(heap, true);
+    while (folds > 0) {
+        bool is_over = slow_step(heap);
+        folds -= is_over;
+        if (slow.is_under_way && slow.written == 0)
+            memcpy(then, dh_at(heap, off), RUN_BYTES);
+        else if (slow.is_under_way && slow.written == slow.count && !slow.is_recorded)
+            check_files(off, then);
+        if (is_over && slow.version == disk.commit_id) /* nothing is newer than its base */
+            CHECK_EQ(dh_extents_unfolded(heap, numbers, EXTENTS_MAX), 0);
+        if (check_random_below(3) != 0) {
+            change_run(dh_at(heap, off));
+            commit(heap, true);
+        }
+        for (size_t i = 0; slow.is_under_way && i < disk.extents_count; i++)
+            replaced += disk.extents[i].version > slow.version;
+        memcpy(expected, dh_at(heap, off), RUN_BYTES);
+        check_run(heap, off, expected);
+        change_run(dh_at(heap, off));
+        CHECK_EQ(dh_show_state(heap, NULL, &pages, &stop_ns), 0);
+        CHECK(memcmp(dh_at(heap, off), expected, RUN_BYTES) == 0);
+    }
+    CHECK(replaced > 0);
+    fold(heap);
+    check_run(heap, off, expected);
+    free(expected);
+    free(then);
+    dh_heap_close(heap);
+    store_reset();
+}
+
+/* The page returns to what the base before the fold holds: no entry is left of it, but the new base
+ * holds the value between. */
+static void a_value_that_comes_back_during_a_fold_is_not_lost(void)
+{
+    dh_heap *heap = heap_new();
+    dh_off off;
+    CHECK_EQ(dh_load_finish(heap, NULL), 0);
+    CHECK_EQ(dh_cell_new(heap, 64, DH_RAW, &off), 0);
+    for (uint64_t value = 1; value < 4; value++) {
+        uint64_t *word = dh_at(heap, off);
+        *word = value;
+        commit(heap, true);
+        fold(heap);
+        *word = 100;
+        commit(heap, true);
+        slow_begin(heap);
+        if (value != 2)
+            slow_write(heap);
+        *word = value;
+        commit(heap, true);
+        while (!slow_step(heap))
+            CHECK_EQ(loaded_differs(heap), 0);
+        CHECK_EQ(loaded_differs(heap), 0);
+        fold(heap); /* what is left of the deltas goes */
+        CHECK_EQ(loaded_differs(heap), 0);
+        dh_heap *loaded = load();
+        CHECK_EQ(dh_store_begin(loaded), 0);
+        CHECK_EQ(*(uint64_t *)dh_at(loaded, off), value);
+        dh_heap_close(loaded);
+    }
     dh_heap_close(heap);
     store_reset();
 }
@@ -693,6 +971,9 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < 2; i++) {
         tracker = trackers[i];
         random_histories_reopen_as_committed(150);
+        a_fold_beside_commits_changes_nothing(8);
+        a_value_that_comes_back_during_a_fold_is_not_lost();
+        commits_that_rewrite_extents_beside_a_fold_change_nothing(5);
         a_commit_just_beyond_a_page_of_the_engine_is_cut_there();
         an_older_commit_can_be_shown(40);
         pinned_memory_is_not_shown_as_something_else();

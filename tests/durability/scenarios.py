@@ -12,7 +12,7 @@ from heap_state import content_of, tags_of
 from workload import KEEP, change_some, commit, rewrite_large
 
 import dirtyheap as dh
-from dirtyheap import precopy
+from dirtyheap import folder, precopy
 
 Step = Callable[[dh.Heap], Any]
 
@@ -44,6 +44,43 @@ def commit_scattered(heap: dh.Heap) -> None:
     commit(heap)
 
 
+def make_due(heap: dh.Heap) -> None:
+    """The next commit finds a fold due, which then runs in a thread of its own."""
+    commit_scattered(heap)
+    change(heap)
+    folder._COMMITS_MAX = 1  # type: ignore[misc]
+
+
+def commit_and_join(heap: dh.Heap) -> None:
+    """The commit, and the fold that it begins; a fold that comes to nothing is no failure of it."""
+    heap.commit()
+    heap._folder.join()
+
+
+def begin_fold(heap: dh.Heap) -> None:
+    """A fold that waits in the middle; then changes that rewrite an extent that it has written,
+    and one that it has not."""
+    make_due(heap)
+    driver = object()
+    folder.Folder._start = lambda self: None  # type: ignore[method-assign]
+    commit(heap)
+    folder._COMMITS_MAX = 1 << 20  # type: ignore[misc]
+    fold = heap._folder._fold
+    assert fold is not None
+    fold.take(driver)
+    heap._take_fold_step(fold.step)
+    fold.work_outside(driver)
+    change_much(heap)
+
+
+def begin_fold_and_commit(heap: dh.Heap) -> None:
+    """As before, and the changes are committed: deltas behind the fold, which remain."""
+    begin_fold(heap)
+    commit(heap)
+    change(heap)
+    commit(heap)
+
+
 def tagged_content(heap: dh.Heap) -> dict[Any, Any]:
     """What the commit tagged in :func:`prepare` shows."""
     with dh.open(heap.path, read_only=True, at="old") as snapshot:
@@ -68,6 +105,9 @@ SCENARIOS: dict[str, Scenario] = {
     "staged-commit": Scenario(change_staged, lambda heap: heap.commit(), commits=True),
     "fold": Scenario(nothing, lambda heap: heap.fold()),
     "memory-fold": Scenario(commit_scattered, lambda heap: heap.fold()),
+    "due-fold": Scenario(make_due, commit_and_join, commits=True),
+    "commit-beside-fold": Scenario(begin_fold, lambda heap: heap.commit(), commits=True),
+    "end-of-fold": Scenario(begin_fold_and_commit, lambda heap: heap.fold()),
     "tag": Scenario(
         nothing,
         lambda heap: heap.tag("new"),

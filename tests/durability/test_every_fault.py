@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(600)
 NATIVE = "_native.,lmdb"  # whose mappings and allocations fail: the core's and the engine's
 
 # Whatever happens to the disk below a commit is told as one of three things.
-COMMITS = ("commit", "large-commit", "staged-commit")
+COMMITS = ("commit", "large-commit", "staged-commit", "due-fold", "commit-beside-fold")
 
 FILE_FAULTS = [
     (["write"], "fail", errno.ENOSPC),

@@ -30,8 +30,8 @@ CORE_POINTS = {
     "arena.reserve": ["commit", "open"],
     "commit.encode": ["commit", "large-commit"],
     "extent.map": ["open", "restore"],
-    "extent.view": ["open", "fold", "large-commit"],
-    "extent.write": ["large-commit", "fold"],
+    "extent.view": ["open", "fold", "due-fold", "large-commit"],
+    "extent.write": ["large-commit", "fold", "due-fold"],
     "watch.arm": ["fold", "restore"],
     "watch.merge": ["commit"],
     "watch.remapped": ["memory-fold"],
@@ -88,12 +88,21 @@ def test_killed_at_a_fault_point_of_the_core(
 # --- nothing is left out ------------------------------------------------------------------------
 
 # Modules whose functions are the steps of verbs.
-STEPS = ("committer.py", "precopy.py", "folder.py", "rebasing.py", "base_files.py", "syncing.py")
+STEPS = (
+    "committer.py", "precopy.py", "folder.py", "folding.py", "rebasing.py", "base_files.py",
+    "syncing.py",
+)  # fmt: skip
 # Functions of theirs that no scenario passes, and why not.
 NOT_PASSED = {
     "Committer._recover": "after failures only: test_every_fault.py",
     "Committer._settle_again": "after failures only: test_every_fault.py",
     "_Flight.put_back": "after failures only: test_every_fault.py",
+    "Fold._recover": "after failures only: test_every_fault.py",
+    "Folder._note_failure": "after failures only: test_every_fault.py",
+    "Folder._drop": "after failures only: test_every_fault.py",
+    "_not_written": "after failures only: test_every_fault.py",
+    "_not_mapped": "after failures only: test_every_fault.py",
+    "_warn": "after failures only: test_every_fault.py",
     "BaseFiles.patch": "needs a writer beside the commit: tests/watch/test_storer.py",
 }
 

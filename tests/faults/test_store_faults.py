@@ -38,7 +38,7 @@ from helpers import (
 )
 
 import dirtyheap as dh
-from dirtyheap import environments, folder, precopy
+from dirtyheap import environments, precopy
 from dirtyheap.base_files import Extent
 from dirtyheap.store import Store
 
@@ -593,19 +593,19 @@ def test_a_fold_that_fails_after_a_note_only_commit_keeps_the_old_files(path: Pa
     assert outcomes["failed"] > 5
 
 
-def test_a_commit_whose_fold_fails_is_told_to_be_durable(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folder, "_COMMITS_MAX", 2)
+def test_a_commit_whose_fold_fails_is_told_to_be_durable(path: Path) -> None:
+    """A fold that the commit waits for, because memory is over its limit."""
     with dh.open(path) as heap:
         for number in range(1, 8):
             heap.root["a"] = number
+            heap._folder.memory_limit = 1 if number > 2 else None
             with fault("extent.write", rc=errno.ENOMEM if number % 2 else errno.EIO):
                 if number > 2:
                     with pytest.warns(RuntimeWarning, match="is durable, but the fold"):
                         assert heap.commit().id == number
                 else:
                     assert heap.commit().id == number
+        heap._folder.memory_limit = None
     assert contents(path) == {"a": 7}
 
 

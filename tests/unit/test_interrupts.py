@@ -12,6 +12,7 @@ import itertools
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from helpers import Stop, change, fault, fill, plain, seeded
 
 import dirtyheap as dh
+from dirtyheap import folder
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -128,6 +130,33 @@ def test_an_interrupt_anywhere_in_a_fold_loses_nothing(path: Path) -> None:
             heap.fold()
 
     assert interrupted_everywhere(path, commit_and_fold, stride=4) > 100
+
+
+@pytest.mark.parametrize("has_thread", [False, True])
+def test_an_interrupt_anywhere_in_a_commit_that_finds_a_fold_due_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, has_thread: bool
+) -> None:
+    """It begins one, or finishes the one that is overdue; then the thread, which is not
+    interrupted, comes to its end."""
+    monkeypatch.setattr(folder, "_COMMITS_MAX", 1)
+    if not has_thread:
+        monkeypatch.setattr(threading.Thread, "start", _refuse_to_start)
+
+    def commit(heap: dh.Heap, interrupt: InterruptAt) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            heap.commit()
+            try:
+                with interrupt:
+                    heap.commit("due")
+            finally:
+                heap._folder.join()
+
+    assert interrupted_everywhere(path, commit, stride=31 if has_thread else 7) > 100
+
+
+def _refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_an_interrupt_anywhere_in_a_transaction_leaves_no_half_of_it(path: Path) -> None:
