@@ -7,8 +7,9 @@ during the save. "append" is the limit: the same bytes appended to a file and fd
 the save; "append x2" flushes twice, as every store must that writes data and then says so; "append
 pages" appends every page that was written to, whole, as a store without diffs would. "dumps" is a
 pickle that goes nowhere: what an application pays that needs no durability. "change" is the time of
-the changes themselves, page faults included. A table of its own shows first commits of arrays, with
-their bulk copied ahead of the stop and, for comparison, in one stop.
+the changes themselves, page faults included. Two tables of their own: first commits of arrays, with
+their bulk copied ahead of the stop and, for comparison, in one stop; and small commits while a fold
+rewrites all of a heap, in its thread and, for comparison, in the commit that finds it due.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from common import (
 from heartbeat import Heartbeat
 from stores import STORES, DirtyHeap, Pickle, Store, change
 
-from dirtyheap import precopy
+from dirtyheap import folder, precopy
 
 COLUMNS = [
     "records",
@@ -210,6 +211,61 @@ def measure_first(directory: Path, sizes: Sequence[int]) -> None:
     judge("peak of memory / heap", ahead["peak MB"] / mb(ahead["MiB"] << 20), 1 / 5)
 
 
+# --- commits beside a fold ----------------------------------------------------------------------
+
+FOLD_WRITES = 500  # words at random in each commit: of a large heap every extent soon has some
+
+
+def run_beside(part: Row) -> Row:
+    """Commits one after the other before and during a fold of every extent of one array."""
+    if part["way"] == "in the commit":
+        folder.Folder._start = folder.Folder._finish  # type: ignore[method-assign,assignment]
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory(dir=part["directory"]) as name:
+        store = DirtyHeap(Path(name))
+        words = part["MiB"] << 17
+        array = store.heap.root["array"] = store.heap.array((words,), "u8", fill=1)
+        store.save()
+
+        def save() -> float:
+            for _ in range(FOLD_WRITES):
+                array[rng.randrange(words)] += 1
+            start = time.perf_counter()
+            store.save()
+            return (time.perf_counter() - start) * 1e3
+
+        quiet = [save() for _ in range(40)]
+        folder._COMMITS_MAX = 0  # type: ignore[misc]
+        start = time.perf_counter()
+        beside = [save()]
+        folder._COMMITS_MAX = 1 << 30  # type: ignore[misc]
+        while store.heap._folder._fold is not None:
+            beside.append(save())
+        fold_s = time.perf_counter() - start
+        store.close()
+    return {
+        "MiB": part["MiB"],
+        "fold": part["way"],
+        "fold s": fold_s,
+        "commits beside": len(beside),
+        "median ms": statistics.median(beside),
+        "longest ms": max(beside),
+        "without: median ms": statistics.median(quiet[10:]),
+        "without: longest ms": max(quiet[10:]),
+    }
+
+
+def measure_beside(directory: Path, mib: int) -> None:
+    rows = []
+    for way in ("in its thread", "in the commit"):
+        part = {"beside": True, "MiB": mib, "way": way, "directory": str(directory)}
+        rows.append(in_fresh_process(__file__, part))
+    print("commits beside a fold of the whole heap")
+    print_table(rows, list(rows[0]))
+    ratio = rows[0]["longest ms"] / rows[1]["longest ms"]
+    judge("longest commit, fold in its thread / in the commit", ratio, 1 / 5)
+
+
 # --- the whole ------------------------------------------------------------------------------------
 
 
@@ -217,7 +273,8 @@ def main() -> int:
     options = arguments(__doc__ or "")
     if options.part:
         part = json.loads(options.part)
-        hand_back(run_first(part) if "first" in part else run_part(part))
+        run = run_first if "first" in part else run_beside if "beside" in part else run_part
+        hand_back(run(part))
         return 0
     facts = header("commit", ["ZODB", "BTrees", "persistent", "lmdb"])
     rows: list[Row] = []
@@ -228,6 +285,7 @@ def main() -> int:
             rows.extend(new)
             print_table(new, COLUMNS)
         measure_first(directory, [64, 128] if options.quick else [128, 1024])
+        measure_beside(directory, 128 if options.quick else 1024)
     largest = max(row["records"] for row in rows)
     print_headline(rows, largest)
     print_limit(rows)

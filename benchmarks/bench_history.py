@@ -135,24 +135,19 @@ def run_heap(part: Row) -> Row:
     store = MeteredHeap(directory)
     store.build(part["records"])
     work, course = Work(store.records, part["records"]), Course(store)
-    base, folds, shares = base_names(directory), [], []
+    delta_bytes, folds, shares = store.heap.stats().delta_bytes, [], []
     for number in range(1, part["commits"] + 1):
         work.step()
         course.save()
-        if (names := base_names(directory)) != base:
+        before, delta_bytes = delta_bytes, store.heap.stats().delta_bytes
+        if delta_bytes < before:  # a fold was recorded since the last commit
             folds.append(number)
-            base = names
-        else:
-            shares.append(share_of_bound(store.commit))
+        shares.append(share_of_bound(store.commit))
         if number % part["every"] == 0:
             course.sample(number, partial(open_ms, directory))
     assert store.heap.verify().ok
     store.close()
     return {"samples": course.samples, "folds": folds, "shares": shares}
-
-
-def base_names(directory: Path) -> set[str]:
-    return set(os.listdir(directory / "heap" / "base"))
 
 
 def share_of_bound(commit: dh.Commit) -> float:

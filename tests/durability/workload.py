@@ -19,7 +19,7 @@ from announcing import announced, mark
 from heap_state import content_of, state_of, tags_of
 
 import dirtyheap as dh
-from dirtyheap import precopy
+from dirtyheap import folder, precopy
 
 KEEP = 3  # commits; tags besides
 LARGE_BYTES = 5 << 19  # more than half of an extent: a rewrite becomes a base file
@@ -135,6 +135,41 @@ def staged_life(heap: dh.Heap, rng: random.Random) -> None:
     commit(heap)
 
 
+def folding_life(heap: dh.Heap, rng: random.Random) -> None:
+    """Folds that go on beside commits of every kind: a step after each."""
+    start, commits_max = folder.Folder._start, folder._COMMITS_MAX
+    folder.Folder._start = lambda self: None  # type: ignore[method-assign]
+    folder._COMMITS_MAX = 2  # type: ignore[misc]
+    driver = object()
+    for number in range(14):
+        change_some(heap, rng)
+        if number % 5 == 3:
+            rewrite_large(heap, rng)
+        commit(heap)
+        fold = heap._folder._fold
+        if fold is not None:  # overdue ones are finished by the commit
+            fold.take(driver)
+            heap._take_fold_step(fold.step)
+            fold.work_outside(driver)
+        if number == 9:
+            tag(heap, "moving")
+    folder.Folder._start = start  # type: ignore[method-assign]
+    folder._COMMITS_MAX = commits_max  # type: ignore[misc]
+
+
+def threaded_life(heap: dh.Heap, rng: random.Random) -> None:
+    """The same in a thread, as it comes."""
+    commits_max = folder._COMMITS_MAX
+    folder._COMMITS_MAX = 2  # type: ignore[misc]
+    for number in range(8):
+        change_some(heap, rng)
+        if number % 3 == 2:
+            rewrite_large(heap, rng)
+        commit(heap)
+    heap._folder.join()
+    folder._COMMITS_MAX = commits_max  # type: ignore[misc]
+
+
 def dying_commit(heap: dh.Heap, rng: random.Random) -> None:
     change_some(heap, rng)
     rewrite_large(heap, rng)
@@ -186,6 +221,8 @@ LIVES: dict[str, Callable[[dh.Heap, random.Random], None]] = {
     "steady": steady_life,
     "shrinking": shrinking_life,
     "staged": staged_life,
+    "folding": folding_life,
+    "threaded": threaded_life,
     "historic": historic_life,
     "dying-historic": historic_life,
     "dying-commit": dying_commit,
@@ -197,6 +234,8 @@ STORY = [
     ["first"], ["dying-commit", "2"], ["dying-commit", "6"], ["steady"], ["dying-commit", "9"],
     ["dying-fold", "5"], ["dying-fold", "9"], ["dying-fold", "13"], ["dying-fold", "17"],
     ["historic"], ["dying-historic", "10"], ["dying-historic", "50"], ["dying-historic", "75"],
+    ["folding", "20"], ["folding", "33"], ["folding", "47"], ["folding"],
+    ["threaded", "15"], ["threaded", "31"], ["threaded"],
     ["staged", "3"], ["staged", "5"], ["staged", "9"], ["staged"], ["shrinking"], ["historic"],
     ["steady"],
 ]  # fmt: skip
