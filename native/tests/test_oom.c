@@ -297,6 +297,86 @@ static int step_fold(void)
     return rc != 0 ? switch_extents(heap, extents, count) : 0;
 }
 
+static int write_folded(const uint32_t *numbers, size_t from, size_t to, uint64_t version,
+                        stored_extent *extents_out)
+{
+    int rc = 0;
+    for (size_t i = from; i < to; i++) {
+        stored_extent *extent = &extents_out[i];
+        *extent = (stored_extent){.number = numbers[i], .version = version};
+        extent->fd = memfd_create("extent", MFD_CLOEXEC);
+        CHECK(extent->fd >= 0);
+        if (rc == 0)
+            rc = dh_fold_write(heap, numbers[i], version, extent->fd, &extent->file_bytes,
+                               &extent->checksum);
+    }
+    return rc;
+}
+
+/* Where a commit beside the fold has made a newer base, that stays. */
+static int switch_folded(const stored_extent *extents, size_t count)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = dh_fold_switch(heap, extents[i].number, extents[i].version, extents[i].fd,
+                            extents[i].file_bytes, extents[i].checksum);
+    return rc;
+}
+
+static uint64_t base_version(uint32_t number)
+{
+    for (size_t i = 0; i < disk.extents_count; i++)
+        if (disk.extents[i].number == number)
+            return disk.extents[i].version;
+    return 0;
+}
+
+/* Its first file is written before a commit, the others behind it. */
+static int step_fold_beside(void)
+{
+    stored_extent extents[EXTENTS_MAX];
+    uint32_t numbers[EXTENTS_MAX] = {0};
+    size_t count, chunks_count = disk.chunks_count, written = 0;
+    uint64_t version = disk.commit_id;
+    int rc = dh_fold_begin(heap, &count);
+
+    CHECK(count <= EXTENTS_MAX);
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        numbers[i] = dh_fold_extent(heap, i);
+    if (rc == 0 && count > 0) {
+        rc = write_folded(numbers, 0, 1, version, extents);
+        written = 1;
+    }
+    if (rc == 0)
+        rc = step_change_large();
+    if (rc == 0)
+        rc = step_commit();
+    if (rc == 0) {
+        rc = write_folded(numbers, written, count, version, extents);
+        written = count;
+    }
+    if (rc != 0) {
+        drop_extents(extents, written);
+        dh_fold_end(heap);
+        return rc;
+    }
+    for (size_t i = 0; i < chunks_count; i++)
+        free(disk.chunks[i].bytes);
+    disk.chunks_count -= chunks_count;
+    memmove(disk.chunks, disk.chunks + chunks_count, disk.chunks_count * sizeof disk.chunks[0]);
+    rc = switch_folded(extents, count);
+    if (rc != 0)
+        CHECK_EQ(switch_folded(extents, count), 0);
+    dh_fold_end(heap);
+    for (size_t i = 0; i < count; i++) {
+        if (base_version(extents[i].number) > version)
+            close(extents[i].fd);
+        else
+            keep_extent(&extents[i]);
+    }
+    return 0;
+}
+
 static int step_rollback(void)
 {
     uint64_t pages, stop_ns;
@@ -387,9 +467,10 @@ static bool run(int (*step)(void))
 static void live(void)
 {
     static int (*const steps[])(void) = {
-        step_change,    step_commit,       step_change, step_pending, step_rollback,
-        step_savepoint, step_change_large, step_commit, step_change,  step_commit,
-        step_collect,   step_fold,         step_check,  step_change,  step_commit,
+        step_change,    step_commit,       step_change,      step_pending, step_rollback,
+        step_savepoint, step_change_large, step_commit,      step_change,  step_commit,
+        step_collect,   step_fold,         step_check,       step_change,  step_commit,
+        step_change,    step_commit,       step_fold_beside, step_check,
     };
 
     run(step_open);

@@ -97,7 +97,6 @@ NOT_PASSED = {
     "Committer._recover": "after failures only: test_every_fault.py",
     "Committer._settle_again": "after failures only: test_every_fault.py",
     "_Flight.put_back": "after failures only: test_every_fault.py",
-    "Committer._settle_again": "after failures only: test_every_fault.py",
     "Fold._recover": "after failures only: test_every_fault.py",
     "Folder._note_failure": "after failures only: test_every_fault.py",
     "Folder._drop": "after failures only: test_every_fault.py",

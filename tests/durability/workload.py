@@ -141,7 +141,7 @@ def folding_life(heap: dh.Heap, rng: random.Random) -> None:
     folder.Folder._start = lambda self: None  # type: ignore[method-assign]
     folder._COMMITS_MAX = 2  # type: ignore[misc]
     driver = object()
-    for number in range(14):
+    for number in range(9):
         change_some(heap, rng)
         if number % 5 == 3:
             rewrite_large(heap, rng)
@@ -151,7 +151,7 @@ def folding_life(heap: dh.Heap, rng: random.Random) -> None:
             fold.take(driver)
             heap._take_fold_step(fold.step)
             fold.work_outside(driver)
-        if number == 9:
+        if number == 6:
             tag(heap, "moving")
     folder.Folder._start = start  # type: ignore[method-assign]
     folder._COMMITS_MAX = commits_max  # type: ignore[misc]
@@ -161,7 +161,7 @@ def threaded_life(heap: dh.Heap, rng: random.Random) -> None:
     """The same in a thread, as it comes."""
     commits_max = folder._COMMITS_MAX
     folder._COMMITS_MAX = 2  # type: ignore[misc]
-    for number in range(8):
+    for number in range(5):
         change_some(heap, rng)
         if number % 3 == 2:
             rewrite_large(heap, rng)
@@ -234,8 +234,7 @@ STORY = [
     ["first"], ["dying-commit", "2"], ["dying-commit", "6"], ["steady"], ["dying-commit", "9"],
     ["dying-fold", "5"], ["dying-fold", "9"], ["dying-fold", "13"], ["dying-fold", "17"],
     ["historic"], ["dying-historic", "10"], ["dying-historic", "50"], ["dying-historic", "75"],
-    ["folding", "20"], ["folding", "33"], ["folding", "47"], ["folding"],
-    ["threaded", "15"], ["threaded", "31"], ["threaded"],
+    ["folding", "33"], ["folding"], ["threaded", "25"], ["threaded"],
     ["staged", "3"], ["staged", "5"], ["staged", "9"], ["staged"], ["shrinking"], ["historic"],
     ["steady"],
 ]  # fmt: skip
