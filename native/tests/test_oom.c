@@ -224,7 +224,8 @@ static int step_change_large(void)
         if (rc != 0)
             return rc;
     }
-    memset(large_data(), ++large_byte, LARGE_BYTES);
+    large_byte = (uint8_t)(large_byte % 255 + 1); /* 0: there is none */
+    memset(large_data(), large_byte, LARGE_BYTES);
     return 0;
 }
 
