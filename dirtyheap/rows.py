@@ -115,7 +115,7 @@ class Record:
         """The record, and the hash that the next one names it by."""
         fields, row_hash = _unseal_hashed(row, f"the record of commit {commit_id}")
         # One comparison for all fields: opening reads a record for each commit since the last fold.
-        values = tuple(map(fields.get, _RECORD_FIELDS))
+        values: tuple[Any, ...] = tuple(map(fields.get, _RECORD_FIELDS))
         if not _are_valid(values):
             name = next(name for name in _RECORD_FIELDS if not _is_valid(name, fields.get(name)))
             raise HeapCorruptError(f"the record of commit {commit_id} has no valid {name!r}")
@@ -123,7 +123,8 @@ class Record:
             raise HeapError(
                 "the heap uses features that this version does not know: upgrade dirtyheap"
             )
-        record = cls(*values, body=_body_of(fields, commit_id))
+        values += (_body_of(fields, commit_id),)  # the last field
+        record = cls(*values)
         record._check(commit_id)
         return record, row_hash
 

@@ -149,7 +149,8 @@ class Store:
         self._versions = versions
         self.extents = {number: extents[-1] for number, extents in versions.items()}
         self.delta_bytes = delta_bytes
-        self._kept, self._prune_from = None, 0
+        self._kept: retention.Needs | None = None
+        self._prune_from: int | None = 0
         self.deltas_count = last.id - last.fold if last else 0
         self.last, self._last_hash = last, last_hash  # at the end: see adopt
         self._is_stale = False
