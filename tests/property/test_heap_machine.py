@@ -476,7 +476,7 @@ def run(tracker: str, examples: int, steps: int) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("tracker", MACHINES)
 def test_a_heap_equals_plain_containers_through_any_history(tracker: str) -> None:
-    run(tracker, examples=300, steps=60)
+    run(tracker, examples=160, steps=60)
 
 
 @pytest.mark.soak
