@@ -819,14 +819,16 @@ def test_verify_finds_damaged_descriptions(heap):
 
 
 def find_in_arena(heap: dh.Heap, text: bytes) -> int:
-    """Address of the only place below the high-water mark that holds this text."""
+    """Address of the only place in the arena that holds this text. A mapping that is not watched
+    may be one with its neighbours: the arena is no further away than it is long."""
     with memoryview(heap.buffer(1)) as view:
         inside = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    reach = heap.stats().arena_bytes
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(part, 16) for part in line.split()[0].split("-"))
         if first <= inside < last:
-            base = first
-    content = ctypes.string_at(base, heap.stats().arena_bytes)
+            base, end = max(first, inside - reach), min(last, inside + reach)
+    content = ctypes.string_at(base, end - base)
     assert content.count(text) == 1
     return base + content.index(text)
 
