@@ -26,7 +26,7 @@ from .store import PAGE_BYTES, Store
 
 # When a fold is due: docs/design.md, "Fold", has the reasons and figures.
 _DELTA_BYTES_MIN: Final = 4 << 20
-_COMMITS_MAX: Final = 512
+_COMMITS_MAX: Final = 768
 # One that runs in the background and is due this many times over has to be waited for.
 _OVERDUE: Final = 2
 # Each failure doubles the distance to the next attempt, up to this.

@@ -169,4 +169,4 @@ def test_all_of_the_tests_pass(restriction: Restriction, place: Path) -> None:
         for each in TESTS.iterdir()
         if each.name not in NOT_AGAIN and (each.is_dir() or each.name.startswith("test_"))
     )
-    run_tests(restriction, place, *selection, timeout_s=3900)
+    run_tests(restriction, place, "-n2", "--dist=worksteal", *selection, timeout_s=3900)
