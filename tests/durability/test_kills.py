@@ -105,6 +105,11 @@ NOT_PASSED = {
     "_not_written": "after failures only: test_every_fault.py",
     "_not_mapped": "after failures only: test_every_fault.py",
     "_warn": "after failures only: test_every_fault.py",
+    "Fold.abandon": "after failures, and in close(): tests/store/test_background_fold.py",
+    "drop_unnamed": "after failures only: test_every_fault.py",
+    "Folder.close": "runs after the verbs; no file is changed",
+    "Folder.private_bytes": "with memory_limit and for stats() only; reads counters",
+    "Owner._take_fold_step": "the heap's: says what it must have",
     "BaseFiles.patch": "needs a writer beside the commit: tests/watch/test_storer.py",
     "Precopy._patch": "needs a writer beside the commit: tests/watch/test_storer.py",
 }
@@ -131,7 +136,6 @@ def test_every_step_is_passed_by_a_verb_that_is_killed(library: Path, tmp_path: 
     for scenario in SCENARIOS:
         answer = run_trials(library, tmp_path, scenario=scenario, kind="lines", limit=0)
         passed |= set(answer["places"])
-    for module in STEPS:
-        missing = functions(module) - set(NOT_PASSED)
-        missing -= {place.partition(":")[2] for place in passed if place.startswith(module)}
-        assert not missing, f"{module}: a scenario is missing that passes {sorted(missing)}"
+    steps = {f"{module}:{name}" for module in STEPS for name in functions(module)}
+    steps = {step for step in steps if step.partition(":")[2] not in NOT_PASSED}
+    assert not steps - passed, f"a scenario is missing that passes {sorted(steps - passed)}"

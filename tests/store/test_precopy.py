@@ -131,6 +131,7 @@ def test_a_staged_commit_is_one_cut(path: Path, tracker: str, no_window: None) -
                 with fault("extent.write", rc=0):
                     heap.commit()
                     staged += hits("extent.write") > 0
+                heap._folder.join()  # no file goes while they are copied
                 shutil.copytree(path, path.with_name("copy"))
                 with dh.open(path.with_name("copy")) as copy:
                     check_cut(copy)

@@ -141,6 +141,7 @@ def run(
                 bounds.committed = expected
                 course.commits += 1
                 copy = path.with_name("copy")
+                heap._folder.join()  # no file goes while they are copied
                 shutil.copytree(path, copy)
                 course.lost += int((slots_in(copy) < expected).sum())
                 shutil.rmtree(copy)
