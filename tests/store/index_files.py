@@ -293,7 +293,9 @@ def swap_contents(specimen: Specimen, rng: random.Random) -> bytearray:
 
 def _swap(specimen: Specimen, rng: random.Random, *, is_renumbered: bool) -> bytearray:
     data = bytearray(specimen.data)
-    one, two = (pgno * PAGE for pgno in rng.sample(specimen.pages[2:], 2))
+    trees = specimen.layout.trees
+    candidates = trees if len(trees) > 1 else specimen.pages  # a small tree may be one page
+    one, two = (pgno * PAGE for pgno in rng.sample(candidates, 2))
     data[one : one + PAGE], data[two : two + PAGE] = (
         data[two : two + PAGE],
         data[one : one + PAGE],
