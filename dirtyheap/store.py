@@ -58,7 +58,7 @@ class Store:
     def _open(self, is_new: bool) -> None:
         data = self.directory / DATA_NAME
         refuse_links(self.directory)
-        # Made after the index, and durable before the first commit.
+        # Made after the index's name is durable, and durable before the first commit.
         has_base = (self.directory / BASE_NAME).exists()
         if not has_base:
             self._clear_cut_short(data)
@@ -75,6 +75,8 @@ class Store:
             self._base = BaseFiles(self.directory)
             self._env.reader_check()  # those who were killed while they opened a snapshot
             self._open_databases(is_new)
+            if not has_base:  # which says that there was an index
+                sync_directory(self.directory)
             is_base_new = self._base.create()
             self.last: Record | None = None
             self._versions: dict[int, list[Extent]] = {}
