@@ -195,12 +195,15 @@ def test_a_heap_whose_making_was_cut_short_is_synced_by_the_next(
         """
     assert run_python(textwrap.dedent(script), path).returncode == 9
     assert (path / "data.mdb").exists()
-    synced: list[Path] = []
-    monkeypatch.setattr(store, "sync_directory", synced.append)
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(
+        store, "sync_directory", lambda where: synced.append((where, (path / "base").exists()))
+    )
     with dh.open(path) as heap:
         heap.root["a"] = 1
         heap.commit()
-    assert synced == [path, path.parent]
+    # The index's name is durable before there is a base folder, which says that it exists.
+    assert synced == [(path, False), (path, True), (path.parent, True)]
 
 
 def test_a_heap_opened_in_a_forked_child_is_the_childs_own(path: Path, tmp_path: Path) -> None:
