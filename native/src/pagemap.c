@@ -30,6 +30,7 @@ typedef struct {
     uint64_t base;
     uint64_t limit; /* address of the end, exclusive */
     uint64_t flags;
+    uint64_t chunk_bytes;
     dh_watch_report report;
     void *context;
 } scan;
@@ -134,11 +135,20 @@ static int chunk_scan(const scan *s, uint64_t start, uint64_t limit)
 }
 
 /* The last multiple of 2 MiB that the chunk may reach, or the end of the range. */
-static uint64_t chunk_limit(uint64_t start, uint64_t limit)
+static uint64_t chunk_limit(const scan *s, uint64_t start)
 {
-    uint64_t edge = (start + DHI_SCAN_CHUNK_BYTES) & ~(CHUNK_EDGE_BYTES - 1);
+    uint64_t edge = (start + s->chunk_bytes) & ~(CHUNK_EDGE_BYTES - 1);
 
-    return edge < limit ? edge : limit;
+    return edge < s->limit ? edge : s->limit;
+}
+
+static uint64_t chunk_bytes_for(uint64_t pages_count)
+{
+    uint64_t bytes = (pages_count << DH_PAGE_SHIFT) / 8;
+
+    if (bytes < DHI_SCAN_CHUNK_BYTES_MIN)
+        return DHI_SCAN_CHUNK_BYTES_MIN;
+    return bytes < DHI_SCAN_CHUNK_BYTES_MAX ? bytes : DHI_SCAN_CHUNK_BYTES_MAX;
 }
 
 int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, dh_pgno first, uint64_t count,
@@ -149,6 +159,7 @@ int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, dh_pgno first, u
         .base = (uint64_t)(uintptr_t)base,
         .limit = (uint64_t)(uintptr_t)base + ((first + count) << DH_PAGE_SHIFT),
         .flags = DHK_PM_SCAN_CHECK_WPASYNC | (mode == DH_SCAN_TAKE ? DHK_PM_SCAN_WP_MATCHING : 0),
+        .chunk_bytes = chunk_bytes_for(count),
         .report = report,
         .context = context,
     };
@@ -156,8 +167,8 @@ int dhi_pagemap_scan(dhi_pagemap *pagemap, const uint8_t *base, dh_pgno first, u
 
     uint64_t start = s.base + ((uint64_t)first << DH_PAGE_SHIFT);
 
-    for (; start < s.limit; start = chunk_limit(start, s.limit)) {
-        int rc = chunk_scan(&s, start, chunk_limit(start, s.limit));
+    for (; start < s.limit; start = chunk_limit(&s, start)) {
+        int rc = chunk_scan(&s, start, chunk_limit(&s, start));
 
         /* An interrupted walk lost its findings but not the tracking: the chunk is reported. */
         if (rc != 0 && rc != EINTR && rc_first == 0)

@@ -73,12 +73,13 @@ _Static_assert(sizeof(dhk_uffdio_register) == 32, "layout of struct uffdio_regis
 
 /* --- the scanner ------------------------------------------------------------------------------ */
 
-/* Bytes scanned per chunk: what one error costs. Edges lie at multiples of 2 MiB, so that none
+/* Bytes scanned per chunk: what one error costs. An eighth of the scan within these bounds, for each
+ * call of the kernel costs as much as 2000 clean pages. Edges lie at multiples of 2 MiB, so that none
  * cuts a huge page. */
-#define DHI_SCAN_CHUNK_BYTES ((uint64_t)32 << 20)
-#define DHI_SCAN_CHUNK_PAGES (DHI_SCAN_CHUNK_BYTES >> DH_PAGE_SHIFT)
-/* Every second page of a chunk written: never more regions than this in one chunk. */
-#define DHI_SCAN_VEC_LEN (DHI_SCAN_CHUNK_PAGES / 2u)
+#define DHI_SCAN_CHUNK_BYTES_MIN ((uint64_t)32 << 20)
+#define DHI_SCAN_CHUNK_BYTES_MAX ((uint64_t)128 << 20)
+/* Regions of one call; a chunk may take several. */
+#define DHI_SCAN_VEC_LEN 4096u
 
 /* One scan at a time; the owner locks. */
 typedef struct {

@@ -3,7 +3,7 @@
  * Contract: write_watch.h; how one is opened: write_watch_open.c. A scan reports into every cursor
  * of the watch, and a cursor keeps what its owner did not take: so a get of N pages takes exactly
  * these N, though the kernel has armed a whole piece. Pieces begin small when few pages are asked
- * for and double, up to 32 MiB, so that one page of a large range costs no scan of all of it.
+ * for and double, up to 1 GiB, so that one page of a large range costs no scan of all of it.
  *
  * A get that fails has taken nothing: what it was told goes back to the cursor.
  */
@@ -12,7 +12,8 @@
 #include <stdlib.h>
 
 #define PIECE_PAGES_MIN 64u
-#define PIECE_PAGES_MAX 8192u
+#define PIECE_PAGES_MAX 262144u /* of 1 GiB: the watch's lock is held for so long */
+#define PIECE_PAGES_SHARED 8192u /* a heap's commit may be waiting for it, in its stop */
 #define PIECE_EDGE_PAGES 512u /* of 2 MiB: a piece of that size or more ends where huge pages do */
 #define RUNS_ROOM_MIN 64u
 
@@ -150,9 +151,10 @@ static int harvest_piece(harvest *h, uint64_t first, uint64_t limit)
 
 static int harvest_all(harvest *h, uint64_t first, uint64_t limit, uint64_t pages_max)
 {
-    uint64_t size = pages_max >= PIECE_PAGES_MAX ? PIECE_PAGES_MAX : PIECE_PAGES_MIN;
+    uint64_t size_max = h->w->is_shared ? PIECE_PAGES_SHARED : PIECE_PAGES_MAX;
+    uint64_t size = PIECE_PAGES_MIN;
 
-    while (size < pages_max && size < PIECE_PAGES_MAX)
+    while (size < pages_max && size < size_max)
         size *= 2;
     while (first < limit && h->pages_left > 0) {
         uint64_t end = piece_limit(h->w, first, size, limit);
@@ -163,7 +165,7 @@ static int harvest_all(harvest *h, uint64_t first, uint64_t limit, uint64_t page
             return rc;
         h->pages_left -= h->pages->pages_count - before;
         first = end;
-        if (size < PIECE_PAGES_MAX)
+        if (size < size_max)
             size *= 2;
     }
     return 0;

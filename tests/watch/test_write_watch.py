@@ -268,7 +268,7 @@ def test_a_repr_says_what_it_is() -> None:
 def test_one_page_of_a_large_range_costs_no_scan_of_all_of_it() -> None:
     """Counted in chunks that the tracker was asked for."""
     require_tracker("uffd")
-    with dh.WriteWatch(1 << 30) as watch:  # 32 chunks
+    with dh.WriteWatch(1 << 30) as watch:  # eight chunks at least
         write(watch, 0, 1, 100)
         with fault("watch.scan", rc=0):
             watch.get(max_pages=1, reset=True)
@@ -276,7 +276,7 @@ def test_one_page_of_a_large_range_costs_no_scan_of_all_of_it() -> None:
             watch.get(reset=True)
             all_of_them = hits("watch.scan") - few
         assert few == 1
-        assert all_of_them >= 32
+        assert all_of_them >= 8
 
 
 # --- arguments ------------------------------------------------------------------------------------
