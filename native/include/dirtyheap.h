@@ -50,6 +50,8 @@ enum {
     DH_TRACKER_SHADOW = 5 /* for write watches only: see watch_shadow.c */
 };
 
+enum { DH_DIRTY_WATCH = 0, DH_DIRTY_EVERYTHING = 1 };
+
 /* What the caller wants of a new heap object; bytes of address space, not of memory. */
 typedef struct {
     uint64_t capacity_bytes; /* address space to reserve                               */
@@ -94,7 +96,11 @@ typedef struct {
     uint64_t released_pages_count; /* pages given back to the kernel                   */
     uint64_t roots_count;          /* the root and the live handles                    */
     uint64_t overflow_rounds_count;
-    uint64_t stop_ns;
+    uint64_t dirty_pages_count;     /* written since the last collection, or in the cycle */
+    uint64_t rescanned_cells_count; /* marked cells on these                            */
+    uint64_t marked_cells_count;    /* of a young one: what was fresh                    */
+    uint64_t rounds_count;          /* of re-marking beside the application             */
+    uint64_t stop_ns;               /* of this call                                     */
 } dh_collect_stats;
 
 typedef struct {
@@ -254,8 +260,31 @@ int dh_compare(const dh_heap *a, const dh_heap *b, uint64_t *pages_out, uint64_t
 
 /* STOPS. What a commit would take now; changes nothing. */
 int dh_pending(dh_heap *heap, uint64_t *pages_out, uint64_t *changed_bytes_out);
-/* STOPS. Precise mark from the root and live handles; unmarked cells become free. */
+/* STOPS. Precise mark from the root and live handles; unmarked cells become free. A collection in
+ * steps that is under way is dropped, or, if it sweeps, completed. */
 int dh_collect(dh_heap *heap, dh_collect_stats *stats_out);
+/* STOPS. The same for cells allocated since the last collection; all others stay. Traces these, the
+ * root, the handles, and cells on pages written since. */
+int dh_collect_young(dh_heap *heap, dh_collect_stats *stats_out);
+/* A full collection in steps: begin; mark until it is marked; finish; sweep until it is done. All but
+ * mark as other verbs. STOPS, shortly: begin, finish, and each sweep for about its budget. EBUSY: one is
+ * under way. Numbers of cells are those of the whole cycle so far. */
+int dh_cycle_begin(dh_heap *heap, dh_collect_stats *stats_out);
+/* Needs no lock: one thread at a time, beside everything but dh_heap_close. Marked is also a cycle that
+ * somebody else ended: a rollback, say. */
+int dh_cycle_mark(dh_heap *heap, uint64_t budget_ns, int *is_marked_out);
+int dh_cycle_finish(dh_heap *heap, dh_collect_stats *stats_out);
+int dh_cycle_sweep(dh_heap *heap, uint64_t budget_ns, dh_collect_stats *stats_out,
+                   int *is_done_out);
+/* STOPS. End it early: nothing is freed by one that still marks. */
+int dh_cycle_drop(dh_heap *heap);
+/* STOPS. Give long free runs back to the kernel, about so many pages. */
+int dh_pages_release_some(dh_heap *heap, uint64_t pages_max, uint64_t *pages_out);
+/* Where written pages come from: the heap's tracker, or (to compare with) all count as written. */
+int dh_collect_source(dh_heap *heap, int source);
+/* STOPS. Let the world be told (dh_world.due) once classes and runs took so much room since the last
+ * collection; 0: never. */
+int dh_collect_due_at(dh_heap *heap, uint64_t bytes);
 /* Say that bytes of the arena changed in a way the kernel cannot see. */
 int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size);
 
@@ -476,6 +505,9 @@ typedef struct {
     void (*stop)(void *context);
     void (*resume)(void *context);
     void *context;
+    /* NULL, or told in an allocation that a collection is due: returns 0 when it was heard. Must not
+     * touch the heap. */
+    int (*due)(void *context);
 } dh_world;
 void dh_heap_set_world(dh_heap *heap, const dh_world *world);
 

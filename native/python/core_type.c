@@ -72,7 +72,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
-    dh_world world = {world_stop, world_resume, self};
+    dh_world world = {world_stop, world_resume, self, NULL};
     dh_heap_set_world(self->heap, &world);
     dh_key_from_int(self->heap, 0, &self->int_key);
     return (PyObject *)self;

@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "heap.h"
+#include "cycle.h"
 
 static const uint16_t class_bytes[DH_CLASSES_COUNT] = {16,  32,  48,  64,   80,   96,  112, 128,
                                                        160, 192, 224, 256,  320,  384, 448, 512,
@@ -97,6 +97,8 @@ int dh_alloc_init(dh_alloc *alloc, uint64_t capacity_pages)
             goto fail;
     }
     rc = dh_bits_init(&alloc->changed, capacity_pages);
+    if (rc == 0)
+        rc = dh_bits_init(&alloc->fresh_pages, capacity_pages);
     if (rc != 0)
         goto fail;
     alloc->kind[0] = DH_KIND_RESERVED;
@@ -117,6 +119,7 @@ void dh_alloc_finish(dh_alloc *alloc)
     dh_unreserve(alloc->free_cells, n * sizeof *alloc->free_cells);
     dh_unreserve(alloc->flags, n);
     dh_bits_finish(&alloc->changed);
+    dh_bits_finish(&alloc->fresh_pages);
     for (size_t i = 0; i < DH_CLASSES_COUNT * 2; i++) {
         free(alloc->cursors[i].hot.items);
         free(alloc->cursors[i].partial.items);
@@ -289,21 +292,31 @@ static bool claim_page(dh_alloc *alloc, dh_pgno pgno, unsigned kind)
     return alloc->free_cells[pgno] > 0;
 }
 
-static dh_pgno pop_page(dh_alloc *alloc, dh_pgno_stack *stack, unsigned kind)
+static void settle_page(dh_heap *heap, dh_pgno pgno)
+{
+    if (DH_UNLIKELY(heap->cycle_phase == DHI_CYCLE_SWEEPING))
+        dhi_cycle_settle_page(heap, pgno);
+}
+
+static dh_pgno pop_page(dh_heap *heap, dh_pgno_stack *stack, unsigned kind)
 {
     while (stack->count > 0) {
         dh_pgno pgno = stack->items[--stack->count];
-        if (claim_page(alloc, pgno, kind))
+        settle_page(heap, pgno);
+        if (claim_page(&heap->alloc, pgno, kind))
             return pgno;
     }
     return 0;
 }
 
-static dh_pgno take_resume(dh_alloc *alloc, dh_class_cursor *cursor, unsigned kind)
+static dh_pgno take_resume(dh_heap *heap, dh_class_cursor *cursor, unsigned kind)
 {
     dh_pgno pgno = cursor->resume;
     cursor->resume = 0;
-    return pgno != 0 && claim_page(alloc, pgno, kind) ? pgno : 0;
+    if (pgno == 0)
+        return 0;
+    settle_page(heap, pgno);
+    return claim_page(&heap->alloc, pgno, kind) ? pgno : 0;
 }
 
 static int format_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
@@ -312,33 +325,44 @@ static int format_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
     int rc = dh_pages_take(heap, 1, false, &pgno);
     if (rc != 0)
         return rc;
-    heap->alloc.kind[pgno] = (uint8_t)kind;
+    DHI_SHARED_STORE(&heap->alloc.kind[pgno], (uint8_t)kind);
     dh_alloc_count_page(heap, pgno, true);
     *pgno_out = pgno;
     return 0;
 }
 
-/* Dirty pages first, the page left at the last commit, then fresh ones; partly filled clean pages once a quarter of the class is
- * free, or when there is nothing else (measured: research notes in docs/design.md, "Allocation"). */
+/* Dirty pages first, the page left at the last commit, then fresh ones; partly filled clean pages once
+ * a quarter of the class is free, or when there is nothing else (measured: docs/design.md, A2). */
 static int next_page(dh_heap *heap, unsigned kind, dh_pgno *pgno_out)
 {
     dh_alloc *alloc = &heap->alloc;
     dh_class_cursor *cursor = cursor_of(alloc, kind);
-    dh_pgno pgno = pop_page(alloc, &cursor->hot, kind);
+    dh_pgno pgno = pop_page(heap, &cursor->hot, kind);
 
     if (pgno == 0)
-        pgno = take_resume(alloc, cursor, kind);
+        pgno = take_resume(heap, cursor, kind);
     if (pgno == 0 && cursor->free_count * 4 > cursor->cells_count)
-        pgno = pop_page(alloc, &cursor->partial, kind);
+        pgno = pop_page(heap, &cursor->partial, kind);
     if (pgno == 0) {
         int rc = format_page(heap, kind, &pgno);
         if (rc == DH_E_FULL)
-            pgno = pop_page(alloc, &cursor->partial, kind);
+            pgno = pop_page(heap, &cursor->partial, kind);
         if (rc != 0 && pgno == 0)
             return rc;
     }
     *pgno_out = pgno;
     return 0;
+}
+
+/* Room was taken; the host hears once when a collection is due. */
+static void count_taken(dh_heap *heap, uint64_t bytes)
+{
+    dh_alloc *alloc = &heap->alloc;
+
+    alloc->taken_bytes += bytes;
+    if (alloc->taken_bytes < alloc->due_bytes || alloc->due_bytes == 0 || alloc->is_due_told)
+        return;
+    alloc->is_due_told = heap->world.due != NULL && heap->world.due(heap->world.context) == 0;
 }
 
 /* Make cursor->free_bits nonzero. */
@@ -362,6 +386,8 @@ static int refill(dh_heap *heap, unsigned kind)
         }
         alloc->flags[pgno] |= DH_PAGE_HOT;
         dh_bits_set(&alloc->changed, pgno);
+        dh_bits_set(&alloc->fresh_pages, pgno);
+        count_taken(heap, (uint64_t)alloc->free_cells[pgno] * dh_kind_bytes[kind]);
         cursor->pgno = pgno;
         cursor->word = (uint32_t)-1;
     }
@@ -395,13 +421,15 @@ static int run_new(dh_heap *heap, size_t bytes, dh_content content, bool exporta
     if (rc != 0)
         return rc;
     for (uint64_t i = 1; i < pages; i++) {
-        alloc->kind[first + i] = DH_KIND_CONT;
-        alloc->run[first + i] = (uint32_t)i;
+        DHI_SHARED_STORE(&alloc->run[first + i], (uint32_t)i);
+        DHI_SHARED_STORE(&alloc->kind[first + i], DH_KIND_CONT);
     }
-    alloc->run[first] = (uint32_t)pages;
-    alloc->fresh[first].bits[0] = 1;
-    alloc->kind[first] = content == DH_RAW ? DH_KIND_RUN_RAW : DH_KIND_RUN_REFS;
+    DHI_SHARED_STORE(&alloc->run[first], (uint32_t)pages);
+    DHI_SHARED_STORE(&alloc->kind[first], content == DH_RAW ? DH_KIND_RUN_RAW : DH_KIND_RUN_REFS);
+    DHI_SHARED_STORE(&alloc->fresh[first].bits[0], 1);
+    dh_bits_set(&alloc->fresh_pages, first);
     alloc->allocated_bytes += pages << DH_PAGE_SHIFT;
+    count_taken(heap, pages << DH_PAGE_SHIFT);
     *off_out = (dh_off)first << DH_PAGE_SHIFT;
     return 0;
 }
@@ -433,7 +461,8 @@ static int small_new(dh_heap *heap, size_t bytes, dh_content content, dh_off *of
     dh_pgno pgno = cursor->pgno;
     cursor->free_bits &= cursor->free_bits - 1;
     cursor->free_count--;
-    alloc->fresh[pgno].bits[cursor->word] |= (uint64_t)1 << bit;
+    uint64_t *fresh = &alloc->fresh[pgno].bits[cursor->word];
+    DHI_SHARED_STORE(fresh, *fresh | (uint64_t)1 << bit);
     alloc->free_cells[pgno]--;
     alloc->allocated_bytes += dh_kind_bytes[kind];
     dh_off off = ((dh_off)pgno << DH_PAGE_SHIFT) + (cursor->word * 64u + bit) * DH_GRANULE_BYTES;
@@ -470,6 +499,8 @@ bool dh_cell_is_allocated(const dh_heap *heap, dh_off off)
         return false;
     if (DH_UNLIKELY(heap->lazy != NULL) && dhi_kind_bytes_lazily(heap, pgno) == 0)
         return false;
+    if (DH_UNLIKELY(heap->cycle_phase == DHI_CYCLE_SWEEPING) && !dhi_cycle_keeps(heap, off))
+        return false;
     return ((alloc->old[pgno].bits[granule / 64] | alloc->fresh[pgno].bits[granule / 64]) >>
             (granule % 64)) &
            1u;
@@ -496,6 +527,11 @@ void dh_cell_free(dh_heap *heap, dh_off off)
 
     if (!dh_cell_is_allocated(heap, off))
         return;
+    if (DH_UNLIKELY(heap->cycle_phase == DHI_CYCLE_MARKING)) {
+        dhi_cycle_defer_free(heap, off);
+        return;
+    }
+    settle_page(heap, pgno);
     unsigned kind = alloc->kind[pgno];
     if (is_run(kind)) {
         alloc->allocated_bytes -= (uint64_t)alloc->run[pgno] << DH_PAGE_SHIFT;
@@ -504,7 +540,7 @@ void dh_cell_free(dh_heap *heap, dh_off off)
     }
     uint64_t keep = ~((uint64_t)1 << (granule % 64));
     dh_class_cursor *cursor = cursor_of(alloc, kind);
-    alloc->old[pgno].bits[granule / 64] &= keep;
+    alloc->old[pgno].bits[granule / 64] &= keep; /* no marker reads it now */
     alloc->fresh[pgno].bits[granule / 64] &= keep;
     alloc->free_cells[pgno]++;
     alloc->allocated_bytes -= dh_kind_bytes[kind];

@@ -1,5 +1,5 @@
-/* alloc_state.h -- the allocator's volatile state. Only alloc.c, pages.c, collect.c, table.c and
- * show.c look inside.
+/* alloc_state.h -- the allocator's volatile state. Only alloc.c, pages.c, table.c,
+ * show.c and the collector (mark.c, sweep.c, collect.c, cycle.c) look inside.
  *
  * Per page, indexed by pgno, in lazily touched memory beside the arena:
  *   kind[p]          what the page holds
@@ -26,6 +26,10 @@ enum {
 typedef struct {
     uint64_t bits[DH_PAGE_BIT_WORDS];
 } dh_page_bits;
+
+/* What a marker reads beside the mutator (cycle.h): kind, run, old, fresh, and the high-water mark. */
+#define DHI_SHARED_LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
+#define DHI_SHARED_STORE(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 
 /* A stack of page numbers; entries may be out of date and are checked when popped. */
 typedef struct {
@@ -60,12 +64,16 @@ struct dh_alloc {
     dh_page_bits *fresh;
     uint16_t *free_cells;
     uint8_t *flags;
-    dh_bits changed; /* pages whose kind or bits may differ from the table     */
+    dh_bits changed;     /* pages whose kind or bits may differ from the table     */
+    dh_bits fresh_pages; /* all pages with fresh bits, and some without           */
     uint64_t capacity_pages;
     uint64_t free_pages_count; /* kind FREE below the mark                         */
     uint64_t allocated_bytes;
     dh_pgno run_floor[32]; /* by log2 of the length: no free run that long below it  */
     dh_class_cursor cursors[DH_CLASSES_COUNT * 2];
+    uint64_t taken_bytes; /* room that classes and runs took since the last collection */
+    uint64_t due_bytes;   /* where another is due; 0: never                     */
+    bool is_due_told;
     dh_off *journal; /* NULL: closed */
     size_t journal_count, journal_room;
     bool journal_open;
@@ -103,8 +111,9 @@ bool dh_page_is_pinned(const dh_alloc *alloc, dh_pgno pgno);
 /* Views of a run come and go; when the last goes, pages that nobody owns become free. */
 int dh_pin_add(dh_alloc *alloc, dh_pgno first, uint32_t pages_count) DH_MUST_USE;
 void dh_pin_remove(dh_alloc *alloc, dh_pgno first);
-/* Return long free runs to the kernel (world stopped). */
-uint64_t dh_pages_release(dh_heap *heap);
+/* Return long free runs to the kernel, of so many pages in all at least if there are (world
+ * stopped). Returns how many. */
+uint64_t dh_pages_release(dh_heap *heap, uint64_t pages_max);
 int dh_pgno_stack_grow(dh_pgno_stack *stack);
 int dh_pgno_stack_push(dh_pgno_stack *stack, dh_pgno pgno);
 static inline bool dh_page_bits_empty(const dh_page_bits *a)

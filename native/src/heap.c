@@ -8,6 +8,7 @@
 
 #include "buffer.h"
 #include "capture.h"
+#include "cycle.h"
 #include "dict.h"
 #include "fold.h"
 #include "gate.h"
@@ -76,8 +77,12 @@ static int open_parts(dh_heap *heap, const dh_options *options)
         return dhi_fail(heap, rc, "the tracker asked for does not work here: %s",
                         heap->tracker_reason);
     heap->commit_cursor = dh_watch_cursor_open(heap->watch);
-    if (heap->commit_cursor < 0)
+    heap->collect_cursor = dh_watch_cursor_open(heap->watch);
+    if (heap->commit_cursor < 0 || heap->collect_cursor < 0)
         return ENOMEM;
+    rc = dhi_cycle_init(heap);
+    if (rc != 0)
+        return rc;
     rc = dh_watch_publish(heap->watch, DH_WATCH_HEAP);
     DH_ASSERT(rc == 0);
     return dh_fork_guard_open(fork_child, heap, &heap->guard);
@@ -124,6 +129,7 @@ void dhi_heap_free_arena(dh_heap *heap)
  * and what it was about to free or to move cannot be told. The child leaves it to its exit. */
 static void free_committed(dh_heap *heap)
 {
+    dhi_cycle_finish(heap);
     if (heap->watch != NULL)
         dh_watch_close(heap->watch);
     heap->watch = NULL;

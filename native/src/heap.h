@@ -30,6 +30,7 @@ struct dh_heap {
     dh_image image; /* heap lock                                              */
     dh_watch *watch;
     int commit_cursor;
+    int collect_cursor;
     dh_fork_guard *guard;
     int guarded_fd;     /* -1 or a descriptor closed in a child                   */
     dh_handles handles; /* world lock                                             */
@@ -46,6 +47,9 @@ struct dh_heap {
     dh_capture *in_flight;    /* of the commit under way, until done or failed       */
     struct dh_proof *proof;   /* proof mode: hashes of all pages (proof.h), or NULL */
     struct dh_fold *fold;     /* under way (fold.h), or NULL: heap lock                  */
+    struct dh_cycle *cycle;   /* a collection in steps (cycle.h)                     */
+    int cycle_phase;          /* dhi_cycle_phase; changed with the world stopped     */
+    int dirty_source;         /* DH_DIRTY_*, of young collections and cycles         */
     struct dh_lazy *lazy;     /* what was not brought in yet (lazy.h), or NULL       */
     dh_bits private_pages;    /* of the arena: written since its file was mapped; world lock */
     int base_fd;              /* the directory of base files, or -1                  */

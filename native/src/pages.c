@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#include "heap.h"
+#include "cycle.h"
 #include "mapping.h"
 
 /* Runs shorter than this stay with the process: a release costs microseconds a page, and the next
@@ -121,15 +121,22 @@ int dh_pages_take(dh_heap *heap, uint64_t count, bool fresh_only, dh_pgno *pgno_
         make_zero(heap, first, count);
         alloc->free_pages_count -= count;
     } else {
-        if (count > alloc->capacity_pages - heap->arena.hwm_pages)
+        bool is_full = count > alloc->capacity_pages - heap->arena.hwm_pages;
+        if (is_full && heap->cycle_phase != DHI_CYCLE_IDLE) { /* what it holds back is needed now */
+            dhi_cycle_leave(heap);
+            return dh_pages_take(heap, count, fresh_only, pgno_out);
+        }
+        if (is_full)
             return dhi_fail(heap, DH_E_FULL,
                             "the heap is full: %llu pages more than its capacity of %llu bytes "
                             "(open it with a larger capacity=)",
                             (unsigned long long)count,
                             (unsigned long long)(alloc->capacity_pages << DH_PAGE_SHIFT));
         first = heap->arena.hwm_pages;
-        heap->arena.hwm_pages += count;
+        DHI_SHARED_STORE(&heap->arena.hwm_pages, first + count);
     }
+    if (heap->cycle_phase == DHI_CYCLE_SWEEPING)
+        dhi_cycle_forget_pages(heap, (dh_pgno)first, count);
     dh_bits_set_run(&alloc->changed, first, count);
     *pgno_out = (dh_pgno)first;
     return 0;
@@ -212,6 +219,8 @@ void dh_pages_give(dh_heap *heap, dh_pgno first, uint64_t count)
         memset(&alloc->fresh[p], 0, sizeof alloc->fresh[p]);
         alloc->free_pages_count += pinned ? 0 : 1;
     }
+    if (heap->cycle_phase == DHI_CYCLE_SWEEPING)
+        dhi_cycle_forget_pages(heap, first, count);
     dh_bits_set_run(&alloc->changed, first, count);
     lower_floors(alloc, first);
 }
@@ -231,12 +240,12 @@ static uint64_t release_run(dh_heap *heap, uint64_t first, uint64_t count)
     return count;
 }
 
-uint64_t dh_pages_release(dh_heap *heap)
+uint64_t dh_pages_release(dh_heap *heap, uint64_t pages_max)
 {
     const dh_alloc *alloc = &heap->alloc;
     uint64_t limit = heap->arena.hwm_pages, released = 0, at = 1;
 
-    while (at < limit) {
+    while (at < limit && released < pages_max) {
         const uint8_t *hit = memchr(alloc->kind + at, DH_KIND_FREE, limit - at);
         if (hit == NULL)
             break;

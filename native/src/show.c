@@ -12,6 +12,7 @@
 #include "array.h"
 #include "buffer.h"
 #include "capture.h"
+#include "cycle.h"
 #include "gate.h"
 #include "lazy.h"
 
@@ -112,6 +113,7 @@ static void revalidate_handles(dh_heap *heap)
 /* With the world stopped: the pages to look at are in `written`, beside those the scan finds. */
 static uint64_t show(dh_heap *heap, const target *to, dh_bits *written)
 {
+    dhi_cycle_leave(heap);
     /* A scan that fails has entered its pages into the cursor, which is all that is needed here. */
     (void)dh_watch_scan(heap->watch, heap->arena.hwm_pages, NULL);
     dh_watch_copy(heap->watch, heap->commit_cursor, written, heap->arena.hwm_pages);

@@ -147,9 +147,15 @@ static inline double dh_float_value(dh_word w)
     return d;
 }
 
-/* Element access that a concurrent marker may share: relaxed atomics, plain moves on x86. */
+/* Element access that a concurrent marker may share: plain moves on x86. */
 static inline dh_word dh_load(const dh_word *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-static inline void dh_store(dh_word *p, dh_word w) { __atomic_store_n(p, w, __ATOMIC_RELAXED); }
+static inline void dh_store(dh_word *p, dh_word w) { __atomic_store_n(p, w, __ATOMIC_RELEASE); }
+/* By the marker: whoever sees the ref sees the cell as it was when the ref was stored (I5 in
+ * docs/design.md section 10). */
+static inline dh_word dhi_load_published(const dh_word *p)
+{
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
 
 /* --- container heads: 4 words, one 32-byte cell ------------------------------------------------
  * word 0, "meta": serial << 19 | flags << 4 | 1110.  The serial is unique in the heap's life and

@@ -65,6 +65,8 @@ static void build(dh_heap *heap)
 static void only_what_is_reachable_stays(size_t stack_room)
 {
     dh_heap *heap = heap_new();
+    uint64_t bits_bytes = heap->arena.capacity_pages * sizeof(dh_page_bits);
+    dh_page_bits *bits;
     dh_mark mark;
 
     build(heap);
@@ -75,16 +77,16 @@ static void only_what_is_reachable_stays(size_t stack_room)
             CHECK_EQ(dh_handles_add(&heap->handles, &handles[h]), 0);
         reach(i);
     }
-    CHECK_EQ(dh_mark_init(&mark, heap, stack_room), 0);
-    dh_mark_run(&mark);
-    for (size_t i = 0; i < NODES; i++) {
-        unsigned granule = (unsigned)(nodes[i].off % DH_PAGE_BYTES) / DH_GRANULE_BYTES;
-        bool marked =
-            (mark.bits[nodes[i].off / DH_PAGE_BYTES].bits[granule / 64] >> (granule % 64)) & 1u;
-        CHECK_EQ(marked, nodes[i].is_reachable);
-    }
-    CHECK(stack_room > 100 || mark.overflow_rounds_count > 0);
+    CHECK_EQ(dh_reserve(bits_bytes, (void **)&bits), 0);
+    CHECK_EQ(dh_mark_init(&mark, heap, bits, stack_room), 0);
+    dh_mark_roots(&mark);
+    while (!dh_mark_drain(&mark, 100))
+        ;
+    for (size_t i = 0; i < NODES; i++)
+        CHECK_EQ(dh_mark_has(bits, nodes[i].off), nodes[i].is_reachable);
+    CHECK(stack_room > DHI_MARK_STACK_MIN || mark.overflow_rounds_count > 0);
     dh_mark_finish(&mark);
+    dh_unreserve(bits, bits_bytes);
 
     dh_collect_stats stats;
     CHECK_EQ(dh_collect(heap, &stats), 0);
@@ -194,7 +196,7 @@ int main(int argc, char **argv)
     check_begin(argc, argv);
     for (int i = 0; i < 5; i++) {
         only_what_is_reachable_stays(65536);
-        only_what_is_reachable_stays(4);
+        only_what_is_reachable_stays(DHI_MARK_STACK_MIN);
     }
     a_collection_dirties_nothing();
     released_pages_count_as_written();
