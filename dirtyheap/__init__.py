@@ -10,6 +10,16 @@
 
 from . import lab, pagemap
 from ._native import Buffer, Deque, Dict, List, Record, Set, SortedDict, to_python
+from .census import (
+    CellSize,
+    Census,
+    ContainerGrowth,
+    Growth,
+    Step,
+    TypeCount,
+    TypeGrowth,
+    Why,
+)
 from .errors import (
     CommitError,
     HeapClosedError,
@@ -50,15 +60,19 @@ __version__ = "0.1.0"
 __all__ = [
     "Backup",
     "Buffer",
+    "CellSize",
+    "Census",
     "Change",
     "CollectStats",
     "Commit",
     "CommitError",
+    "ContainerGrowth",
     "Cursor",
     "Deque",
     "Dict",
     "Diff",
     "Finding",
+    "Growth",
     "Heap",
     "HeapClosedError",
     "HeapCorruptError",
@@ -81,11 +95,15 @@ __all__ = [
     "Set",
     "SortedDict",
     "StaleObjectError",
+    "Step",
     "TrackerError",
+    "TypeCount",
+    "TypeGrowth",
     "Unknown",
     "UnreportedWriteError",
     "Verdict",
     "VerifyReport",
+    "Why",
     "WriteWatch",
     "asdict",
     "field",

@@ -217,6 +217,15 @@ def pack(core: _native.Core, value: numpy.ndarray[Any, Any]) -> _native.Array:
     return array
 
 
+def holder_of(value: Any) -> Any:
+    """The Array or Buffer whose memory an ndarray shows; anything else as it is."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.ndarray):
+        return value
+    holder = _owner(value)
+    return value if holder is None else holder
+
+
 def _owner(value: Any) -> _native.Array | _native.Buffer | None:
     """The object of a heap at the end of the chain of bases."""
     import numpy

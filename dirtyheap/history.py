@@ -11,11 +11,12 @@ import operator
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from . import differ
+from . import differ, surveys
 from ._ffi import check, ffi, lib
 from .base_files import Extent
+from .census import Growth
 from .errors import HeapError, HeapPoisonedError
 from .guard import Guarded, exclusive
 from .results import Commit, Diff
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from .savepoints import Savepoints
     from .snapshots import SnapshotStore
     from .store import Store
+
+
+_Result = TypeVar("_Result")
 
 
 def commit_argument(commit: object) -> int | str | None:
@@ -254,6 +258,49 @@ class History(Guarded):
         ...         print(change)
         changed root['users'][0]['name']: 'Ada' -> 'Grace'
         """
+        return self._between("diff()", a, b, limit, differ.compare)
+
+    def growth(
+        self, a: int | str | Commit, b: int | str | Commit | None = None, *, limit: int = 20
+    ) -> Growth:
+        """What grew between two kept commits: by type, and by container as a path from the root.
+
+        For finding a leak: commit, let the application work, commit, and look. Containers are the
+        same by identity, wherever they stand; what was stored below one counts for the nearest
+        container above it that is in both commits. ``print`` shows the result as tables.
+        Uncommitted changes are in neither.
+
+        Args:
+            a, b: id, tag or Commit; ``b`` None: the last commit.
+            limit: how many containers are told.
+
+        Raises:
+            KeyError: there is no such tag.
+            HeapError: there is no such commit, or it is no longer kept.
+            HeapCorruptError: one of them is damaged.
+
+        Cost: opens two snapshots, reads all of both, and counts; some 100 bytes for each container
+        in both states. Holds no lock of the heap.
+
+        >>> import dirtyheap as dh, tempfile, os
+        >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h")) as heap:
+        ...     heap.root["cache"] = {"hits": []}
+        ...     heap.root["users"] = ["Ada"]
+        ...     first = heap.commit()
+        ...     heap.root["cache"]["hits"].extend({"page": n} for n in range(1000))
+        ...     _ = heap.commit()
+        ...     growth = heap.growth(first)
+        >>> [(grown.path, grown.objects) for grown in growth.containers]
+        [("root['cache']['hits']", 1000)]
+        >>> growth.types[0].type, growth.types[0].objects
+        ('dict', 1000)
+        """
+        return self._between("growth()", a, b, limit, surveys.growth)
+
+    def _between(
+        self, verb: str, a: Any, b: Any, limit: int, compare: Callable[[Heap, Heap, int], _Result]
+    ) -> _Result:
+        """What comes of two kept commits, each opened beside the heap."""
         self._refuse_in_child()
         self._open_store()
         limit = operator.index(limit)
@@ -261,9 +308,9 @@ class History(Guarded):
             raise ValueError(f"limit={limit}: must not be negative")
         first, second = commit_argument(a), commit_argument(b)
         if first is None:
-            raise TypeError("diff() needs a commit to begin with")
+            raise TypeError(f"{verb} needs a commit to begin with")
         with self._snapshot(first) as old, self._snapshot(second) as new:
-            return differ.compare(old, new, limit)
+            return compare(old, new, limit)
 
     @exclusive("savepoint()")
     def savepoint(self) -> Savepoint:

@@ -1,7 +1,7 @@
 """What commands print: lines or one JSON document on stdout, progress on stderr if that is a tty.
 
 Notes, names and strings of a heap may come from anybody: on a terminal, escape sequences could do
-anything, so :func:`printable` is on the way of every one of them.
+anything, so :func:`printable` (``tables.py``) is on the way of every one of them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
+
+from ..tables import columns, printable, size
+
+__all__ = [
+    "Output",
+    "Progress",
+    "Run",
+    "columns",
+    "moment",
+    "plural",
+    "printable",
+    "size",
+]
 
 _PROGRESS_SECONDS: Final = 0.1
 _BAR_CHARACTERS: Final = 30
@@ -76,39 +89,6 @@ class Progress:
         if self._is_shown:
             self._write("\r\x1b[K")
             self._is_shown = False
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: controls, escapes, direction marks, surrogates,
-    as in a Python literal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def columns(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> list[str]:
-    """Rows as aligned text; ``right``: columns that are aligned at their end."""
-    texts = [[printable(str(cell)) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in texts
-    ]
-
-
-def size(count: int) -> str:
-    """Bytes for people: 999 B, 1.5 kB, 12.3 MB."""
-    if count < 1000:
-        return f"{count} B"
-    amount = float(count)
-    for unit in ("kB", "MB", "GB"):
-        amount /= 1000
-        if amount < 999.95:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1000:.1f} TB"
 
 
 def moment(seconds: float) -> str:

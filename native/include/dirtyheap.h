@@ -318,6 +318,87 @@ int dh_verify_problem_read(const dh_verify *verify, size_t index, const char **p
 /* STOPS. The same in one call; error text names the first problem. */
 int dh_check(dh_heap *heap, uint64_t *cells_out, uint64_t *problems_out);
 
+/* --- for people with a leak: what lives, why, and what grew ------------------------------------- */
+
+/* What of the arena is used for what. Bytes are the room of cells (a size class, or whole pages), with
+ * what their owners do not use of it. arena_pages is 1 (page 0) + used + free + pinned; the bytes of used
+ * pages are those of live, unreachable and free cells, and the rest. */
+typedef struct {
+    uint64_t objects_count; /* containers, tuples, strings, ...: all that a row counts           */
+    uint64_t cells_count;   /* of them: an object may have many                                  */
+    uint64_t bytes;
+    uint64_t held_cells_count; /* of these, reached from handles only, not from the root          */
+    uint64_t held_bytes;
+    uint64_t unreachable_cells_count; /* garbage, which a full collection frees                  */
+    uint64_t unreachable_bytes;
+    uint64_t free_cells_count; /* in pages that hold something                                   */
+    uint64_t free_cells_bytes;
+    uint64_t rest_bytes; /* of such pages: less than a cell at the end                           */
+    uint64_t arena_pages, used_pages_count, free_pages_count;
+    uint64_t pinned_pages_count;    /* nobody's, but exported views may write to them            */
+    uint64_t free_run_pages_max;    /* the longest run of free pages                             */
+    uint64_t broken_count;          /* references that lead nowhere: the heap is damaged         */
+    uint64_t overflow_rounds_count; /* times that the stack was too small for what was met       */
+    uint64_t stop_ns;
+} dh_census_stats;
+/* Objects of one type. Their own cells: head and inner cells, not the values in their slots. */
+typedef struct {
+    const char *kind; /* "dict", "str", ...; "record", "packed"                                  */
+    int code;         /* of packed values; 0: damaged                                            */
+    const char *name; /* of the class of records (UTF-8, surrogates as they are), else NULL      */
+    uint64_t objects_count, cells_count, bytes;
+} dh_census_row;
+/* Cells of one size, in pages of their own. */
+typedef struct {
+    uint64_t cell_bytes;
+    uint64_t pages_count, used_cells_count, free_cells_count;
+} dh_census_size;
+
+typedef struct dh_census dh_census;
+/* STOPS. Count all that the root and the handles reach, and the room between it. keeps_containers: also
+ * who led to whom, for dh_growth_new; needs 24 bytes for each container and tuple then, else at most 5 %
+ * of the heap and 1 MiB. DH_E_CORRUPT, DH_E_FORKED, ENOMEM. */
+int dh_census_take(dh_heap *heap, int keeps_containers, dh_census **census_out);
+void dh_census_free(dh_census *census);
+void dh_census_stats_read(const dh_census *census, dh_census_stats *stats_out);
+/* DH_E_ABSENT beyond the last. Texts live as long as the census. */
+int dh_census_row_read(const dh_census *census, size_t index, dh_census_row *row_out);
+int dh_census_size_read(const dh_census *census, size_t index, dh_census_size *size_out);
+
+/* A way from a root to a container, step by step: one of those with the fewest containers on it. */
+typedef struct dh_path dh_path;
+typedef struct {
+    const char *origin;   /* what it begins with: "root", or the type of what Python holds     */
+    int is_from_root;     /* 0: no way leads from the root; Python holds it, or what leads to it */
+    uint64_t steps_count; /* that are told, see dh_path_step                                  */
+    uint64_t omitted_count; /* in the middle: as many steps were told before as behind          */
+} dh_path_info;
+/* STOPS. What keeps the container alive; word: a reference to its head, with a handle. Needs 16 bytes
+ * for each container that is as near to the root. DH_E_ABSENT: there is no such container. */
+int dh_why(dh_heap *heap, uint64_t word, dh_path **path_out);
+void dh_path_free(dh_path *path);
+void dh_path_read(const dh_path *path, dh_path_info *info_out);
+/* The text of a step and the type of what it leads to (the name, of a record's class); DH_E_ABSENT. */
+int dh_path_step(const dh_path *path, size_t index, const char **text_out, const char **type_out);
+
+/* What grew from one census to another of two heap objects of one store, both with their containers
+ * and not changed since. Every cell is counted for the nearest container above it that is in both. */
+typedef struct dh_growth dh_growth;
+typedef struct {
+    int64_t bytes;     /* of the container and of all below it, as a tree of shortest ways       */
+    int64_t own_bytes; /* of these, not of other containers that are in both                    */
+    int64_t objects;   /* containers below it and tuples: come less gone                        */
+} dh_growth_row;
+/* STOPS the newer one. The max_count containers that grew most, but for those whose growth is that of one
+ * container below them, but for a hundredth, and those that grew by less than a hundredth of the first.
+ * ENOMEM. */
+int dh_growth_new(const dh_census *old, const dh_census *new_, size_t max_count,
+                  dh_growth **growth_out);
+void dh_growth_free(dh_growth *growth);
+/* In the order of their bytes; DH_E_ABSENT beyond the last. The path lives as long as the growth. */
+int dh_growth_read(const dh_growth *growth, size_t index, dh_growth_row *row_out,
+                   const dh_path **path_out, const char **type_out);
+
 /* A base file by its trailer and, page by page, its checksums; no heap is needed. 0: *bad_count_out
  * pages are wrong, the first max_count of them in bad_out. DH_E_CORRUPT: the file as a whole is no
  * version of that extent, text_out says why. Else an errno. */

@@ -335,6 +335,32 @@ static PyObject *core_serial(PyObject *obj, PyObject *container)
     return PyLong_FromUnsignedLongLong(is_ours ? ((dhp_proxy *)container)->handle.serial : 0);
 }
 
+PyDoc_STRVAR(
+    reference_doc,
+    "reference($self, container, /)\n--\n\n"
+    "The word that leads to a container of this heap, for verbs of the core; good while the "
+    "container's object\nlives and nothing is rolled back. Raises TypeError for what is no "
+    "container, ValueError for one of another heap.");
+static PyObject *core_reference(PyObject *obj, PyObject *container)
+{
+    dhp_core *self = (dhp_core *)obj;
+    if (!dhp_is_proxy(self->state, container)) {
+        PyErr_Format(PyExc_TypeError,
+                     "a container of this heap is expected (a Dict, List, record, an ndarray that "
+                     "is in it, ...), not %R: plain values belong to the slot that holds them",
+                     Py_TYPE(container));
+        return NULL;
+    }
+    dh_word word = dhp_word((dhp_proxy *)container);
+    if (word == 0)
+        return NULL;
+    if (((dhp_proxy *)container)->core != self) {
+        PyErr_SetString(PyExc_ValueError, "the container is one of another heap: ask that one");
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(word);
+}
+
 PyDoc_STRVAR(stored_fields_doc,
              "stored_fields($self, record, /)\n--\n\n"
              "A dict of the fields that a record of this heap was stored with, whatever its class "
@@ -514,6 +540,7 @@ static PyMethodDef core_methods[] = {
     {"new_buffer", core_new_buffer, METH_O, new_buffer_doc},
     {"owns", core_owns, METH_O, owns_doc},
     {"serial", core_serial, METH_O, serial_doc},
+    {"reference", core_reference, METH_O, reference_doc},
     {"stored_fields", core_stored_fields, METH_O, stored_fields_doc},
     {"take_mark", core_take_mark, METH_NOARGS, take_mark_doc},
     {"take_undone", core_take_undone, METH_NOARGS, take_undone_doc},

@@ -3,7 +3,7 @@
  *   verify_walk.c   the conductor, and the walk over all that can be reached
  *   verify_alloc.c  the allocator's state against itself and against the committed table
  *   verify_pages.c  clean pages against their committed image
- *   verify_paths.c  how a place is called: root['users'][17]['name']
+ *   paths.c         how a place is called: root['users'][17]['name']
  *   check.c         the rules of one cell
  *
  * The walk goes down before it goes on, with a stack of its own, so that at a problem the stack is
@@ -14,17 +14,12 @@
 #define DH_VERIFY_H
 
 #include "heap.h"
+#include "paths.h"
 
 /* Problems that are kept with their names; all are counted. */
 #define VERIFY_PROBLEMS_MAX 100u
 /* Cells that are named for one bad page. */
 #define VERIFY_NAMED_PER_PAGE 4u
-
-/* A cell that the walk is inside of: the words before `next` have been looked at. */
-typedef struct {
-    dh_word word; /* the ref that led here */
-    uint64_t next;
-} verify_frame;
 
 typedef struct {
     char *path, *what, *where;
@@ -54,7 +49,7 @@ struct dh_verify {
     dh_page_bits *seen;
     verify_codes *codes;
     uint8_t *page_states; /* verify_page_state | cells named so far << VERIFY_PAGE_STATE_BITS */
-    verify_frame *frames;
+    dh_frame *frames;
     size_t frames_count, frames_room;
     const char *origin; /* what frames[0] is called */
     verify_problem problems[VERIFY_PROBLEMS_MAX];
@@ -74,10 +69,6 @@ bool dhi_verify_alloc(dh_verify *verify);
 
 /* --- verify_pages.c --------------------------------------------------------------------------- */
 int dhi_verify_pages(dh_verify *verify);
-
-/* --- verify_paths.c --------------------------------------------------------------------------- */
-/* The path that the stack stands for, malloc'd: to the word that its last frame looked at. */
-char *dhi_verify_path(const dh_verify *verify);
 
 /* --- check.c ---------------------------------------------------------------------------------- */
 bool dhi_type_is_raw(dh_type type);

@@ -58,7 +58,9 @@ static void problem_here(dh_verify *verify, dh_word w, const char *what)
                  (unsigned long long)dh_ref_off(w), (unsigned long long)w);
     else
         snprintf(where, sizeof where, "word %#llx", (unsigned long long)w);
-    problem_keep(verify, dhi_verify_path(verify), what, where);
+    problem_keep(verify,
+                 dhi_path_text(verify->heap, verify->origin, verify->frames, verify->frames_count),
+                 what, where);
 }
 
 /* --- what was seen ---------------------------------------------------------------------------- */
@@ -130,7 +132,7 @@ static void push(dh_verify *verify, dh_word w)
 {
     if (verify->frames_count == verify->frames_room) {
         size_t room = verify->frames_room * 2;
-        verify_frame *frames = realloc(verify->frames, room * sizeof *frames);
+        dh_frame *frames = realloc(verify->frames, room * sizeof *frames);
         if (frames == NULL) {
             verify->rc = ENOMEM;
             return;
@@ -138,7 +140,7 @@ static void push(dh_verify *verify, dh_word w)
         verify->frames = frames;
         verify->frames_room = room;
     }
-    verify->frames[verify->frames_count++] = (verify_frame){w, 0};
+    verify->frames[verify->frames_count++] = (dh_frame){w, 0};
 }
 
 static const char *page_sentence(verify_page_state state)
@@ -187,7 +189,7 @@ static bool is_repeated(const dh_verify *verify, dh_word w)
 {
     if (verify->frames_count == 0 || !(dh_is_ref_to(w, DH_T_BUCKET) || dh_is_ref_to(w, DH_T_DIR)))
         return false;
-    const verify_frame *frame = &verify->frames[verify->frames_count - 1];
+    const dh_frame *frame = &verify->frames[verify->frames_count - 1];
     const dh_word *words = dh_at(verify->heap, dh_ref_off(frame->word));
     return dh_is_ref_to(frame->word, DH_T_DIR) && frame->next >= 2 && words[frame->next - 2] == w;
 }
@@ -248,7 +250,7 @@ static void visit(dh_verify *verify, dh_word w)
 static void walk_cell(dh_verify *verify)
 {
     size_t level = verify->frames_count;
-    verify_frame *frame = &verify->frames[level - 1];
+    dh_frame *frame = &verify->frames[level - 1];
     dh_word w = frame->word;
     const dh_word *words = dh_at(verify->heap, dh_ref_off(w));
     uint64_t count = words_of(verify->heap, w);

@@ -1,8 +1,8 @@
-/* verify_paths.c -- how a place is called: root['users'][17]['name'].
+/* paths.c -- how a place is called: root['users'][17]['name'].
  *
- * The walk's stack is a chain of cells. Cells of containers and tuples make steps; what stands
- * between two of them (entries, leaves, nodes) tells which one. Of a long chain the beginning and
- * the end are told. Everything is read as possibly damaged; what cannot be read is called so.
+ * A stack of frames is a chain of cells. Cells of containers and tuples make steps; what stands
+ * between two of them (entries, leaves, nodes) tells which one. Contract: paths.h. Everything is read
+ * as possibly damaged; what cannot be read is called so.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -10,21 +10,41 @@
 #include <stdlib.h>
 
 #include "dict_private.h"
+#include "paths.h"
 #include "record.h"
 #include "sorted_private.h"
 #include "vec_private.h"
-#include "verify.h"
 
 #define PATH_BYTES 8192u
-#define TEXT_BYTES_MAX 60u /* of one key */
+#define TEXT_BYTES_MAX 60u       /* of one key, in a whole path */
+#define STEP_TEXT_BYTES_MAX 400u /* of one key, in a step by itself */
 #define STEPS_FIRST 16u
 #define STEPS_LAST 32u
 #define ITEMS_MAX 4u
 
 typedef struct {
+    size_t used, key_bytes_max;
     char bytes[PATH_BYTES];
-    size_t used;
 } text;
+
+static text *text_new(size_t key_bytes_max)
+{
+    text *out = malloc(sizeof *out);
+    if (out != NULL) {
+        out->used = 0;
+        out->key_bytes_max = key_bytes_max;
+        out->bytes[0] = '\0';
+    }
+    return out;
+}
+
+/* What was put, with no more room than it needs. */
+static char *text_take(text *out)
+{
+    char *taken = strdup(out->bytes);
+    free(out);
+    return taken;
+}
 
 DH_PRINTF(2, 3) static void put(text *out, const char *format, ...)
 {
@@ -53,8 +73,8 @@ static void put_byte(text *out, uint8_t byte, bool is_bytes)
 static void put_quoted(text *out, const uint8_t *data, size_t size, bool is_bytes)
 {
     size_t shown = size;
-    if (size > TEXT_BYTES_MAX)
-        for (shown = TEXT_BYTES_MAX; !is_bytes && shown > 0 && (data[shown] & 0xc0u) == 0x80u;)
+    if (size > out->key_bytes_max)
+        for (shown = out->key_bytes_max; !is_bytes && shown > 0 && (data[shown] & 0xc0u) == 0x80u;)
             shown--; /* not in the middle of a character */
     put(out, is_bytes ? "b'" : "'");
     for (size_t i = 0; i < shown; i++)
@@ -162,7 +182,7 @@ static void put_word(text *out, const dh_heap *heap, dh_word w, unsigned depth)
 /* A container's cell and the cells below it that are its own; the last is the one we leave from. */
 typedef struct {
     const dh_heap *heap;
-    const verify_frame *frames;
+    const dh_frame *frames;
     size_t count;
 } chain;
 
@@ -285,7 +305,7 @@ static void put_record(text *out, const chain *c)
     dh_word name;
 
     if (field_at(c, &name) && dh_text_read(c->heap, name, scratch, &view) == 0)
-        put(out, ".%.*s", (int)(view.size < TEXT_BYTES_MAX ? view.size : TEXT_BYTES_MAX),
+        put(out, ".%.*s", (int)(view.size < out->key_bytes_max ? view.size : out->key_bytes_max),
             (const char *)view.data);
     else
         put(out, c->count == 1 && chain_index(c, 0) == 1 ? " (its class)" : " (its fields)");
@@ -327,57 +347,44 @@ static void put_step(text *out, const chain *c)
 
 /* --- the path --------------------------------------------------------------------------------- */
 
-/* Cells that are part of a container, with no meaning of their own. */
-static bool is_inner(dh_word w)
-{
-    switch (dh_ref_type(w)) {
-    case DH_T_ENTRIES:
-    case DH_T_DIR:
-    case DH_T_BIG:
-    case DH_T_LEAF:
-    case DH_T_NODE:
-    case DH_T_RNODE:
-    case DH_T_SORTED_LEAF:
-    case DH_T_SORTED_NODE:
-    case DH_T_VALUES:
-    case DH_T_FIELDS:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static size_t step_end(const dh_verify *verify, size_t first)
+/* Behind the last frame of the container that begins at first. */
+static size_t step_end(const dh_frame *frames, size_t count, size_t first)
 {
     size_t end = first + 1;
-    while (end < verify->frames_count && is_inner(verify->frames[end].word))
+    while (end < count && dhi_is_inner(frames[end].word))
         end++;
     return end;
 }
 
-char *dhi_verify_path(const dh_verify *verify)
+char *dhi_path_text(const dh_heap *heap, const char *origin, const dh_frame *frames, size_t count)
 {
-    text *out = malloc(sizeof *out);
+    text *out = text_new(TEXT_BYTES_MAX);
     uint64_t steps = 0, number = 0;
-    char *path = NULL;
 
     if (out == NULL)
         return NULL;
-    out->used = 0;
-    out->bytes[0] = '\0';
-    put(out, "%s", verify->origin);
-    for (size_t i = 0; i < verify->frames_count; i = step_end(verify, i))
+    put(out, "%s", origin);
+    for (size_t i = 0; i < count; i = step_end(frames, count, i))
         steps++;
-    for (size_t i = 0; i < verify->frames_count; number++) {
-        size_t end = step_end(verify, i);
-        chain c = {verify->heap, verify->frames + i, end - i};
+    for (size_t i = 0; i < count; number++) {
+        size_t end = step_end(frames, count, i);
+        chain c = {heap, frames + i, end - i};
         if (number < STEPS_FIRST || number + STEPS_LAST >= steps)
             put_step(out, &c);
         else if (number == STEPS_FIRST)
             put(out, "..(%" PRIu64 " more)..", steps - STEPS_FIRST - STEPS_LAST);
         i = end;
     }
-    path = strdup(out->bytes);
-    free(out);
-    return path;
+    return text_take(out);
+}
+
+char *dhi_path_step(const dh_heap *heap, const dh_frame *frames, size_t count)
+{
+    text *out = text_new(STEP_TEXT_BYTES_MAX);
+    chain c = {heap, frames, count};
+
+    if (out == NULL)
+        return NULL;
+    put_step(out, &c);
+    return text_take(out);
 }
