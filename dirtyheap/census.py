@@ -133,9 +133,11 @@ class Census:
             (_type_text(count.kind, count.type), count.objects, count.cells, size(count.bytes))
             for count in self.types
         ]
+        rows.append(("all that lives", self.objects, self.cells, size(self.bytes)))
+        if self.held_cells:
+            held = ("  kept by Python alone", "", self.held_cells, size(self.held_bytes))
+            rows.append(held)
         rows += [
-            ("all that lives", self.objects, self.cells, size(self.bytes)),
-            ("  kept by Python alone", "", self.held_cells, size(self.held_bytes)),
             ("garbage", "", self.unreachable_cells, size(self.unreachable_bytes)),
             ("free cells", "", self.free_cells, size(self.free_cell_bytes)),
             ("ends of pages", "", "", size(self.rest_bytes)),

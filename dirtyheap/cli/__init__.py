@@ -9,6 +9,7 @@ imported, executed or sent to a terminal unescaped.
     arguments.py    what the parsers of several commands share
     output.py       text and JSON to stdout, progress to stderr
     looking.py      info, log, diff
+    counting.py     census, growth
     tagging.py      tag
     keeping.py      verify, fold, upgrade, backup
     dumping.py      dump: what to show

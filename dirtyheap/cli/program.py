@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..errors import HeapCorruptError, HeapError, HeapLockedError
-from . import doctoring, dumping, keeping, looking, tagging
+from . import counting, doctoring, dumping, keeping, looking, tagging
 from .exit_codes import DAMAGED, FAILED, FOUND, INTERRUPTED, LOCKED, PIPE_CLOSED
 from .output import Output, printable
 
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dirtyheap {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for group in (looking, dumping, tagging, keeping, doctoring):
+    for group in (looking, counting, dumping, tagging, keeping, doctoring):
         group.add_commands(commands)
     return parser
 

@@ -49,6 +49,32 @@ static void read_root(const dh_heap *heap)
             break;
 }
 
+/* Counting and naming follow what they have judged, and nothing else. */
+static void survey(dh_heap *heap)
+{
+    dh_census *stacked, *lined;
+    dh_growth *growth;
+    dh_path *path;
+
+    int rc = dh_census_take(heap, 0, &stacked);
+    CHECK(rc == 0 || rc == DH_E_CORRUPT);
+    if (rc != 0)
+        return;
+    CHECK_EQ(dh_census_take(heap, 1, &lined), 0);
+    CHECK_EQ(dh_growth_new(lined, lined, 3, &growth), 0);
+    dh_growth_free(growth);
+    dh_dict_pos pos = {0};
+    dh_word key, value;
+    for (unsigned i = 0; i < 4 && dh_dict_next(heap, heap->root, &pos, &key, &value) == 1; i++) {
+        rc = dh_why(heap, value, &path);
+        CHECK(rc == 0 || rc == DH_E_ABSENT);
+        if (rc == 0)
+            dh_path_free(path);
+    }
+    dh_census_free(stacked);
+    dh_census_free(lined);
+}
+
 static void use(dh_heap *heap)
 {
     uint64_t cells, problems;
@@ -60,6 +86,7 @@ static void use(dh_heap *heap)
     else
         fuzz_met.unsound++;
     read_root(heap);
+    survey(heap);
     int rc = dh_collect(heap, &stats); /* refused only where a page of the table is unusable */
     CHECK(rc == 0 || (rc == DH_E_CORRUPT && problems > 0));
     CHECK_EQ(dh_check(heap, &cells, &problems), 0);

@@ -218,12 +218,13 @@ static void pack_sizes(dh_census *census)
 
 static int init(dh_census *census, dh_heap *heap, size_t stack_room)
 {
-    uint64_t pages;
-    int rc = dhi_survey_init(&census->survey, heap,
-                             census->keeps_containers ? meet_in_line : meet_on_stack);
+    dh_survey_meet *meet = census->keeps_containers ? meet_in_line : meet_on_stack;
+    uint64_t pages = heap->arena.hwm_pages;
+    int rc = dhi_survey_bring_in(heap);
 
-    pages = heap->arena.hwm_pages;
     census->heap = heap;
+    if (rc == 0)
+        rc = dhi_survey_init(&census->survey, heap, meet);
     if (rc != 0)
         return rc;
     if (census->keeps_containers) {

@@ -5,15 +5,15 @@
 #include "ext.h"
 #include "lazy.h"
 
+int dhi_survey_bring_in(dh_heap *heap) { return heap->lazy != NULL ? dhi_lazy_bring_all(heap) : 0; }
+
 int dhi_survey_init(dh_survey *survey, dh_heap *heap, dh_survey_meet *meet)
 {
-    int rc = heap->lazy != NULL ? dhi_lazy_bring_all(heap) : 0;
-
     memset(survey, 0, sizeof *survey);
     survey->heap = heap;
     survey->meet = meet;
     survey->seen_bytes = heap->arena.hwm_pages * sizeof *survey->seen;
-    return rc != 0 ? rc : dh_reserve(survey->seen_bytes, (void **)&survey->seen);
+    return dh_reserve(survey->seen_bytes, (void **)&survey->seen);
 }
 
 void dhi_survey_finish(dh_survey *survey)

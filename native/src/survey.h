@@ -51,7 +51,8 @@ struct dh_survey {
     dh_frame frames[SURVEY_FRAMES_MAX]; /* during meet(): the way inside the container to w      */
 };
 
-/* Brings in what opening has left in the files, in which it may find damage. */
+/* Before the first survey of a verb: what opening has left in the files. DH_E_CORRUPT: it is damaged. */
+int dhi_survey_bring_in(dh_heap *heap) DH_MUST_USE;
 int dhi_survey_init(dh_survey *survey, dh_heap *heap, dh_survey_meet *meet) DH_MUST_USE;
 void dhi_survey_finish(dh_survey *survey);
 /* Hand over a root: as if a container led to it. 0, or what meet returned. */

@@ -54,7 +54,9 @@ static bool is_there(const dh_heap *heap, dh_word w)
 
 static int run(search *s, dh_heap *heap, dh_word w, dh_path **path_out)
 {
-    int rc = dhi_survey_init(&s->survey, heap, meet);
+    int rc = dhi_survey_bring_in(heap);
+    if (rc == 0)
+        rc = dhi_survey_init(&s->survey, heap, meet);
     if (rc == 0)
         rc = dhi_lineage_init(&s->lineage, heap);
     if (rc != 0)

@@ -44,6 +44,21 @@ def history(path: Path) -> list[str]:
     return [str(change) for change in diff.changes if change.kind == "added"]
 
 
+def leaks(path: Path) -> str:
+    with dh.open(path, keep=10) as heap:
+        census = heap.census()
+        assert_type(census, dh.Census)
+        assert_type(census.types, tuple[dh.TypeCount, ...])
+        assert_type(census.of("dict").bytes, int)
+        assert_type(census.fragmentation, float)
+        why = heap.why(heap.root)
+        assert_type(why.steps, tuple[dh.Step, ...])
+        assert_type(why.path, str)
+        growth = heap.growth(1, limit=5)
+        assert_type(growth.containers, tuple[dh.ContainerGrowth, ...])
+        return why.held_by if why else growth.types[0].type
+
+
 def proof_and_probe(path: Path) -> list[str]:
     with dh.open(path, proof=True) as heap:
         assert_type(heap.stats().proof, bool)

@@ -235,6 +235,17 @@ def test_fragmentation_is_seen(heap: dh.Heap) -> None:
     assert emptied.free_bytes > 500_000 and emptied.free_run_bytes > 0
 
 
+def test_pages_that_a_view_may_write_to(heap: dh.Heap) -> None:
+    heap.commit()
+    view = memoryview(heap.buffer(9000))
+    heap.rollback()
+    census = heap.census()
+    assert census.pinned_bytes == 3 * 4096
+    check_sums(heap, census)
+    view.release()
+    assert heap.census().pinned_bytes == 0
+
+
 def test_classes_of_one_name_are_one_row(path: Path) -> None:
     def define(**annotations: Any) -> Any:
         return dh.record(type("Row", (), {"__annotations__": annotations}), name="census.Row")
