@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 from ._ffi import check, ffi, lib
 from .errors import HeapClosedError, HeapPoisonedError
 from .folding import Fold
+from .guard import acquire_while
 from .rebasing import switch_memory, switchable
 from .store import PAGE_BYTES, Store
 
@@ -31,8 +32,6 @@ _COMMITS_MAX: Final = 768
 _OVERDUE: Final = 2
 # Each failure doubles the distance to the next attempt, up to this.
 _DISTANCE_MAX: Final = 64
-# How often a thread that waits for the heap's lock looks whether it is still wanted.
-_LOOK_S: Final = 0.1
 # The lock is not fair: who lets it go and wants it again must leave those who wait a moment.
 _COURTESY_S: Final = 0.0002
 
@@ -188,7 +187,7 @@ class Folder:
     def _take_turn(self, fold: Fold, thread: threading.Thread) -> bool:
         """One step; whether there are more for this thread."""
         owner = self._owner()
-        if owner is None or not self._wait(owner, fold, thread):
+        if owner is None or not acquire_while(owner._lock, lambda: is_wanted(fold, thread)):
             return False
         try:
             if not fold.is_driven_by(thread):
@@ -206,14 +205,6 @@ class Folder:
         finally:
             owner._lock.release()
         return not fold.is_over
-
-    def _wait(self, owner: Owner, fold: Fold, thread: threading.Thread) -> bool:
-        """Acquire the heap's lock; False: not any more. Who holds it may never let it go, in a
-        thread that does not keep the interpreter from ending, say: this one must not either."""
-        while is_wanted(fold, thread):
-            if owner._lock.acquire(timeout=_LOOK_S):
-                return True
-        return False
 
     def join(self) -> None:
         """Wait for the end of the thread, if there is one. Who holds the heap's lock must have

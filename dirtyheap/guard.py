@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from threading import RLock
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
-__all__ = ["Guarded", "exclusive"]
+__all__ = ["Guarded", "acquire_while", "exclusive"]
+
+# How often a thread that waits for the heap's lock looks whether it is still wanted.
+_LOOK_S: Final = 0.1
 
 
 class Guarded(Protocol):
@@ -19,6 +22,16 @@ class Guarded(Protocol):
     def _refuse_in_child(self) -> None: ...
     def _refuse_if_busy(self, verb: str) -> None: ...
     def _refuse_read_only(self, verb: str) -> None: ...
+
+
+def acquire_while(lock: RLock, is_wanted: Callable[[], bool]) -> bool:
+    """Acquire the heap's lock for a thread in the background; False: it is not wanted any more. Who
+    holds the lock may never let it go, in a thread that does not keep the interpreter from ending,
+    say: the one that waits must not either."""
+    while is_wanted():
+        if lock.acquire(timeout=_LOOK_S):
+            return True
+    return False
 
 
 _Self = TypeVar("_Self", bound=Guarded)

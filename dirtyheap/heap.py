@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn, SupportsIndex
 from . import _native, retention
 from . import proof as proof_mode
 from ._ffi import check, ffi, lib
+from .collector import Collector
 from .committer import Committer
 from .contents import Contents
 from .errors import HeapClosedError, HeapError, HeapPoisonedError, ReadOnlyError
@@ -213,6 +214,7 @@ class Heap(Contents, History, Looking):
         try:
             self._ptr = ffi.cast("dh_heap *", self._core.address)
             self._folder = Folder(self._ptr, weakref.ref(self), self._memory_limit)
+            self._collector = Collector(self._ptr, weakref.ref(self))
             self._committer = Committer(self._ptr, self._folder)
             self._savepoints = Savepoints(self._core, self._ptr)
             if isinstance(source, Store):
@@ -222,6 +224,9 @@ class Heap(Contents, History, Looking):
             if self._is_proved:
                 check(lib.dh_heap_prove(self._ptr), self._ptr)
             load(self._ptr, source, source.last, preload=self._is_preloaded)
+            if isinstance(source, Store):
+                self._core.set_on_due(self._collector.due)
+                self._collector.begin()
         except BaseException:
             self._core.close()
             raise
@@ -309,11 +314,13 @@ class Heap(Contents, History, Looking):
             if not self._core.closed:
                 self._savepoints.end_all("the heap was closed")
                 self._folder.close()
+                self._collector.close()
             exports = self._core.exports_count
             self._core.close()
             self._store.close()
             self._store = None
         self._folder.join()
+        self._collector.join()
         if exports:
             warnings.warn(
                 f"the heap was closed while {exports} views of its buffers were alive: their "

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import arrays, surveys, verifier
 from ._ffi import check, ffi, lib
 from .backup import backup
 from .census import Census, Why
+from .collector import Collector, Generation
 from .guard import Guarded, exclusive
 from .results import Backup, CollectStats, HeapStats, Pending, VerifyReport
 from .store import PAGE_BYTES
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from .snapshots import SnapshotStore
     from .store import Store
 
+_Result = TypeVar("_Result")
+
 
 class Looking(Guarded):
     """The part of a heap that changes no value; collect() and mark_dirty() are told what is."""
@@ -28,6 +32,7 @@ class Looking(Guarded):
         _core: _native.Core
         _ptr: Any
         _is_proved: bool
+        _collector: Collector
 
         def _open_store(self) -> Store | SnapshotStore: ...
 
@@ -42,24 +47,57 @@ class Looking(Guarded):
         self._check(lib.dh_pending(self._ptr, pages, changed))
         return Pending(pages=pages[0], bytes=changed[0])
 
-    @exclusive("collect()")
-    def collect(self) -> CollectStats:
+    def collect(
+        self,
+        generation: Generation = "full",
+        *,
+        budget_ms: float | None = None,
+        concurrent: bool = False,
+    ) -> CollectStats:
         """Free what neither the root nor a live Python reference reaches.
 
-        Stops the application for a trace of everything live. Frees space in memory at once and in
-        the store with the next commit; changes no live value and dirties no page.
+        Changes no live value and dirties no page. Frees space in memory at once, and in the store
+        with the next commit. Runs by itself when containers have taken much room
+        (:attr:`collector`).
+
+        Args:
+            generation: "full", or "young": only what was made since the last collection, found through
+                the pages written since, as the kernel tells; costs what these hold, and not what the
+                heap does.
+            budget_ms: take the next steps of a full collection for about so long, and return;
+                ``done`` tells whether it is complete. Call it again until it is, or never: until then
+                freed memory waits for it.
+            concurrent: a full collection that marks without the GIL and without the heap's lock, beside
+                other threads, and stops the application only shortly at its begin and end.
+
+        A rollback or another collection ends one that is under way in steps; nothing is lost by it.
+
+        Cost: one stop, of some 50 ns for each cell that lives; see ``docs/gc.md`` for the others.
+
+        Raises:
+            ValueError: what was asked for is contradictory.
+            HeapClosedError: the heap was closed in another thread meanwhile.
+
+        >>> heap.root["a"] = [1, 2, 3]
+        >>> del heap.root["a"]
+        >>> stats = heap.collect()
+        >>> stats.freed_cells > 0, stats.done, len(stats.stops_ns)
+        (True, True, 1)
+        >>> heap.collect(concurrent=True).freed_cells
+        0
         """
-        stats = ffi.new("dh_collect_stats *")
-        self._check(lib.dh_collect(self._ptr, stats))
-        return CollectStats(
-            live_cells=stats.live_cells_count,
-            freed_cells=stats.freed_cells_count,
-            freed_bytes=stats.freed_bytes,
-            freed_pages=stats.freed_pages_count,
-            released_pages=stats.released_pages_count,
-            roots=stats.roots_count,
-            pause_ns=stats.stop_ns,
-        )
+        self._refuse_in_child()
+        self._refuse_read_only("collect()")
+        return self._collector.collect(generation, budget_ms, concurrent)
+
+    @exclusive("collect()")
+    def _collect_step(self, step: Callable[[], _Result]) -> _Result:
+        return step()
+
+    @property
+    def collector(self) -> Collector:
+        """Collections of this heap: when they come by themselves, what they did."""
+        return self._collector
 
     @exclusive("census()", writes=False)
     def census(self) -> Census:

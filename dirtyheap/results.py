@@ -103,7 +103,23 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class CollectStats:
-    """One collection: what it kept, what it freed, how long it stopped the application."""
+    """One collection: what it kept, what it freed, how long it stopped the application.
+
+    Attributes:
+        live_cells: that a full collection left; a young one does not count what was old.
+        freed_pages: pages that hold nothing any more.
+        released_pages: of such, given back to the kernel.
+        roots: the root and live Python references.
+        pause_ns: the longest of ``stops_ns``.
+        generation: "young" or "full".
+        done: False while ``collect(budget_ms=...)`` has more to do; the counts are those so far.
+        dirty_pages: written since the last collection, and, of one in steps, during it.
+        rescanned_cells: marked cells on these, looked through for what is not marked yet.
+        marked_cells: for a young collection only what was new.
+        rounds: of re-marking from written pages, beside the application.
+        stops_ns: how long the application was stopped, each time.
+        total_ns: from beginning to end.
+    """
 
     live_cells: int
     freed_cells: int
@@ -112,6 +128,14 @@ class CollectStats:
     released_pages: int
     roots: int
     pause_ns: int
+    generation: str
+    done: bool
+    dirty_pages: int
+    rescanned_cells: int
+    marked_cells: int
+    rounds: int
+    stops_ns: tuple[int, ...]
+    total_ns: int
 
 
 @dataclass(frozen=True, slots=True)

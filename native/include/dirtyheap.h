@@ -278,6 +278,8 @@ int dh_cycle_sweep(dh_heap *heap, uint64_t budget_ns, dh_collect_stats *stats_ou
                    int *is_done_out);
 /* STOPS. End it early: nothing is freed by one that still marks. */
 int dh_cycle_drop(dh_heap *heap);
+/* 0: none, 1: it marks, 2: it sweeps. */
+int dh_cycle_phase(const dh_heap *heap);
 /* STOPS. Give long free runs back to the kernel, about so many pages. */
 int dh_pages_release_some(dh_heap *heap, uint64_t pages_max, uint64_t *pages_out);
 /* Where written pages come from: the heap's tracker, or (to compare with) all count as written. */

@@ -61,6 +61,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->allow_pickle = 0;
     self->placeholders_count = 0;
     self->orphans = NULL;
+    self->on_due = NULL;
     self->weakrefs = NULL;
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
     int rc = ENOMEM;
@@ -72,7 +73,7 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
-    dh_world world = {world_stop, world_resume, self, NULL};
+    dh_world world = {world_stop, world_resume, self, dhp_due};
     dh_heap_set_world(self->heap, &world);
     dh_key_from_int(self->heap, 0, &self->int_key);
     return (PyObject *)self;
@@ -108,6 +109,7 @@ static void core_dealloc(PyObject *obj)
         PyObject_ClearWeakRefs(obj);
     core_close(self);
     dhp_orphans_release(self);
+    Py_XDECREF(self->on_due);
     core_forget_keys(self);
     PyObject_Free(obj);
     Py_DECREF(type);
@@ -528,6 +530,11 @@ static PyGetSetDef core_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+PyDoc_STRVAR(set_on_due_doc,
+             "set_on_due($self, callable, /)\n--\n\n"
+             "Call it, in the main thread and outside of any operation, once a collection is due "
+             "(dh_collect_due_at).");
+
 static PyMethodDef core_methods[] = {
     {"close", core_close_method, METH_NOARGS, close_doc},
     {"root", core_root, METH_NOARGS, root_doc},
@@ -544,6 +551,7 @@ static PyMethodDef core_methods[] = {
     {"stored_fields", core_stored_fields, METH_O, stored_fields_doc},
     {"take_mark", core_take_mark, METH_NOARGS, take_mark_doc},
     {"take_undone", core_take_undone, METH_NOARGS, take_undone_doc},
+    {"set_on_due", dhp_set_on_due, METH_O, set_on_due_doc},
     {"new_array", core_new_array, METH_VARARGS, new_array_doc},
     {"new_record", (PyCFunction)(void (*)(void))core_new_record, METH_VARARGS | METH_KEYWORDS,
      new_record_doc},

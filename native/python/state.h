@@ -126,6 +126,7 @@ typedef struct {
     char allow_pickle;           /* Pickled values may be read                       */
     uint64_t placeholders_count; /* made so far; tells whether an operation made one */
     PyObject *orphans;           /* list of objects that may not die yet, or NULL    */
+    PyObject *on_due;            /* called when a collection is due, or NULL         */
     PyObject *weakrefs;
 } dhp_core;
 
@@ -234,6 +235,9 @@ int dhp_packing_lacks(dhp_core *core, const dhp_packing *packing, PyObject *obj)
 void dhp_packing_finish(dhp_core *core, dhp_packing *packing);
 /* May run Python code. */
 void dhp_orphans_release(dhp_core *core);
+/* due.c: dh_world.due */
+int dhp_due(void *context);
+PyObject *dhp_set_on_due(PyObject *self, PyObject *callable);
 int dhp_has_packer(dhp_core *core, PyObject *obj);
 PyObject *dhp_scalars(dhp_state *state);
 

@@ -421,6 +421,8 @@ void dhi_cycle_leave(dh_heap *heap)
     parts_finish(heap);
 }
 
+int dh_cycle_phase(const dh_heap *heap) { return DHI_SHARED_LOAD(&heap->cycle_phase); }
+
 int dh_cycle_drop(dh_heap *heap)
 {
     int rc = dhi_verb_gate(heap);
