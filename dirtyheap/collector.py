@@ -169,7 +169,9 @@ class Collector:
     @source.setter
     def source(self, value: str) -> None:
         if value not in _SOURCES:
-            raise ValueError(f"source must be one of {', '.join(map(repr, _SOURCES))}, not {value!r}")
+            raise ValueError(
+                f"source must be one of {', '.join(map(repr, _SOURCES))}, not {value!r}"
+            )
         self._step(lambda: self._check(lib.dh_collect_source(self._ptr, _SOURCES[value])))
         self._source = value
 
@@ -381,9 +383,7 @@ class Collector:
         if self._bytes_after_full == 0:
             self._bytes_after_full = allocated
         grown = allocated - self._bytes_after_full
-        return grown >= max(
-            self._young_bytes, (self._full_growth - 1) * self._bytes_after_full
-        )
+        return grown >= max(self._young_bytes, (self._full_growth - 1) * self._bytes_after_full)
 
     # --- the end -------------------------------------------------------------------------------
 

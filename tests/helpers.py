@@ -217,3 +217,19 @@ def run_ok(script: str, *arguments: object, **options: Any) -> str:
     done = run_python(script, *arguments, **options)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+# Ways to collect, by how often a test takes each.
+COLLECTIONS = ("full", "young", "young", "concurrent", "step", "step")
+
+
+def collect(heap: dh.Heap, how: str) -> None:
+    """Collect in one of these ways; a "step" leaves a cycle under way, for whatever comes next."""
+    if how == "concurrent":
+        heap.collect(concurrent=True)
+    elif how == "step":
+        heap.collect(budget_ms=0.01)
+    elif how == "young":
+        heap.collect("young")
+    else:
+        heap.collect()

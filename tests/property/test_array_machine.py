@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import require_tracker, skip_test
+from helpers import COLLECTIONS, collect, require_tracker, skip_test
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -247,9 +247,9 @@ class ArrayMachine(RuleBasedStateMachine):
             raise ZeroDivisionError
         self.went_back_to(before)
 
-    @rule()
-    def collect(self) -> None:
-        self.heap.collect()
+    @rule(how=st.sampled_from(COLLECTIONS))
+    def collect(self, how: str) -> None:
+        collect(self.heap, how)
         report = self.heap.verify()
         assert report.ok, report.first_problem
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import fault, require_tracker
+from helpers import COLLECTIONS, collect, fault, require_tracker
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -390,9 +390,9 @@ class HeapMachine(MoreContainers):
             with pytest.raises(dh.HeapError, match="inside transaction"):
                 verb()
 
-    @rule()
-    def collect(self) -> None:
-        self.heap.collect()
+    @rule(how=st.sampled_from(COLLECTIONS))
+    def collect(self, how: str) -> None:
+        collect(self.heap, how)
 
     @rule()
     def look(self) -> None:

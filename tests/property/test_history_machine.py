@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Stop, fault, plain
+from helpers import COLLECTIONS, Stop, collect, fault, plain
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -125,9 +125,9 @@ class HistoryMachine(RuleBasedStateMachine):
             self.heap.root[key].extend(values)
             self.now[key].extend(values)
 
-    @rule()
-    def collect(self) -> None:
-        self.heap.collect()
+    @rule(how=st.sampled_from(COLLECTIONS))
+    def collect(self, how: str) -> None:
+        collect(self.heap, how)
 
     # --- commits --------------------------------------------------------------------------------
 

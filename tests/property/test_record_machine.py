@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Stop
+from helpers import COLLECTIONS, Stop, collect
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -316,9 +316,9 @@ class RecordMachine(RuleBasedStateMachine):
             raise Stop
         self.show(before)
 
-    @rule()
-    def collect(self) -> None:
-        self.heap.collect()
+    @rule(how=st.sampled_from(COLLECTIONS))
+    def collect(self, how: str) -> None:
+        collect(self.heap, how)
 
     @rule()
     def verify(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import COLLECTIONS, collect
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -216,9 +217,9 @@ class SetMachine(RuleBasedStateMachine):
             self.heap.root[NAMES[0]] = {"another set"}
             raise Undo
 
-    @rule()
-    def collect(self) -> None:
-        self.heap.collect()
+    @rule(how=st.sampled_from(COLLECTIONS))
+    def collect(self, how: str) -> None:
+        collect(self.heap, how)
 
     @precondition(lambda self: any(self.models.values()))
     @rule(fails=st.booleans())

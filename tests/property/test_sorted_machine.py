@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Stop
+from helpers import COLLECTIONS, Stop, collect
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -201,9 +201,9 @@ class SortedMachine(RuleBasedStateMachine):
             self.d[key] = value
             raise Stop
 
-    @rule()
-    def collect(self) -> None:
-        self.heap.collect()
+    @rule(how=st.sampled_from(COLLECTIONS))
+    def collect(self, how: str) -> None:
+        collect(self.heap, how)
 
     @rule()
     def reopen(self) -> None:
