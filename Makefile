@@ -28,7 +28,7 @@ PYTEST := $(IN_TESTS) -m pytest -c ../pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-native test-python test-old-kernel bench soak lint format types docs clean FORCE
+.PHONY: help build demo test test-native test-tsan test-python test-old-kernel bench soak lint format types docs clean FORCE
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -43,6 +43,9 @@ test: test-native test-python ## all tests: the C core plain and under sanitizer
 
 test-native: ## tests of the C core: plain, then ASan + UBSan
 	$(MAKE) -C native -j$$(nproc) test
+
+test-tsan: ## marking beside a mutator under ThreadSanitizer (.ci/run does it too)
+	$(MAKE) -C native -j$$(nproc) test-tsan
 
 test-python: $(VENV)/installed-test ## pytest without the soak tests
 	$(PYTEST) -m "not soak" -n $(WORKERS) --dist worksteal $(ARGS) .

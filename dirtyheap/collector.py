@@ -1,11 +1,12 @@
-"""Collections of a heap: in one stop, in steps, by themselves; when one is due, and what it reports.
+"""Collections of a heap: in one stop, in steps, by themselves; when one is due; what it reports.
 
     collect() --> young, or full in one stop
-              \\-> full in steps: begin, mark beside the application, a short last stop, sweep in slices
+              \\-> full in steps: begin, mark beside the application, a short stop, sweep
     due ------> the same in a thread of its own: young; full when a young one no longer helps
 
 The steps are native/src/cycle.c. Nothing here changes a value, and a collection can be cut short
-anywhere: what was not freed is found by the next. Everything but marking is done with the heap's lock.
+anywhere: what was not freed is found by the next. Everything but marking is done with the heap's
+lock.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import RLock
+from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from ._ffi import check, ffi, lib
@@ -92,9 +94,9 @@ class Collector:
     """Collections of one heap (``heap.collector``): their policy, and what they have done.
 
     Attributes:
-        callbacks: called as ``callback("start", None)`` before and ``callback("stop", stats)`` after each
-            collection, in its thread, without the heap's lock; as :data:`gc.callbacks`. An exception
-            goes to :func:`sys.unraisablehook`.
+        callbacks: called as ``callback("start", None)`` before each collection and as
+            ``callback("stop", stats)`` after it, in its thread, without the heap's lock; as
+            :data:`gc.callbacks`. An exception goes to :func:`sys.unraisablehook`.
         history: the stats of the last collections, the youngest at the end.
 
     >>> heap.collector.automatic, heap.collector.young_bytes >> 20
@@ -150,8 +152,8 @@ class Collector:
 
     @property
     def full_growth(self) -> float:
-        """After a young collection a full one follows when what is allocated has grown by this factor
-        since the last full one (or since automatic collection began)."""
+        """After a young collection a full one follows when what is allocated has grown by this
+        factor since the last full one (or since automatic collection began)."""
         return self._full_growth
 
     @full_growth.setter
@@ -212,8 +214,8 @@ class Collector:
         if stats.generation == "full":
             self._bytes_after_full = self._allocated_bytes()
         _log.debug(
-            "%s: %d cells (%d bytes) freed, %d marked, %d pages written, %d stops, longest %.3f ms, "
-            "total %.3f ms",
+            "%s: %d cells (%d bytes) freed, %d marked, %d pages written, %d stops, longest %.3f "
+            "ms, total %.3f ms",
             stats.generation, stats.freed_cells, stats.freed_bytes, stats.marked_cells,
             stats.dirty_pages, len(stats.stops_ns), stats.pause_ns / 1e6, stats.total_ns / 1e6,
         )  # fmt: skip
@@ -236,8 +238,8 @@ class Collector:
     # --- in steps ------------------------------------------------------------------------------
 
     def _collect_beside(self, generation: Generation) -> CollectStats:
-        """Mark in this thread, without the GIL and the heap's lock. A cycle that somebody else ended is
-        begun again; who is ended again and again collects in one stop."""
+        """Mark in this thread, without the GIL and the heap's lock. A cycle that somebody else
+        ended is begun again; who is ended again and again collects in one stop."""
         for _ in range(_ATTEMPTS_MAX):
             cycle = _Cycle(generation)
             self._step(lambda: self._begin(cycle))  # noqa: B023 - called before the next round
@@ -267,7 +269,8 @@ class Collector:
         return stats
 
     def _go_on(self, cycle: _Cycle, until_ns: int) -> bool:
-        """With the heap's lock. What somebody else ended, or completed, is over for this one too."""
+        """With the heap's lock. What somebody else ended, or completed, is over for this one
+        too."""
         phase = lib.dh_cycle_phase(self._ptr)
         if phase == _IDLE and cycle.stops_ns:
             return True
@@ -347,8 +350,8 @@ class Collector:
     # --- by themselves -------------------------------------------------------------------------
 
     def due(self) -> None:
-        """A collection is due: give it a thread, unless one is at work. Called by the core, in the main
-        thread, between two instructions of the application."""
+        """A collection is due: give it a thread, unless one is at work. Called by the core, in the
+        main thread, between two instructions of the application."""
         if not self._automatic or self._is_closed or self._is_at_work():
             return
         # Not a daemon: an interpreter that ends would stop it with the heap's lock held.
@@ -402,6 +405,12 @@ class Collector:
 
 class _Unraisable:
     """What :func:`sys.unraisablehook` wants to know."""
+
+    exc_type: type[BaseException]
+    exc_value: BaseException | None
+    exc_traceback: TracebackType | None
+    err_msg: str | None
+    object: Any
 
     def __init__(self, callback: Callback, error: Exception) -> None:
         self.exc_type = type(error)

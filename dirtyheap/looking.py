@@ -61,14 +61,14 @@ class Looking(Guarded):
         (:attr:`collector`).
 
         Args:
-            generation: "full", or "young": only what was made since the last collection, found through
-                the pages written since, as the kernel tells; costs what these hold, and not what the
-                heap does.
+            generation: "full", or "young": only what was made since the last collection, found
+                through the pages written since, as the kernel tells; costs what these hold, and
+                not what the heap does.
             budget_ms: take the next steps of a full collection for about so long, and return;
-                ``done`` tells whether it is complete. Call it again until it is, or never: until then
-                freed memory waits for it.
-            concurrent: a full collection that marks without the GIL and without the heap's lock, beside
-                other threads, and stops the application only shortly at its begin and end.
+                ``done`` tells whether it is complete. Call it again until it is, or never: until
+                then freed memory waits for it.
+            concurrent: a full collection that marks without the GIL and without the heap's lock,
+                beside other threads, and stops the application only shortly at its begin and end.
 
         A rollback or another collection ends one that is under way in steps; nothing is lost by it.
 

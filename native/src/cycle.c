@@ -4,11 +4,7 @@
  * "Mostly parallel garbage collection", PLDI 1991): mark from the roots beside the mutator; then, in
  * rounds that shrink, marked cells on pages written meanwhile; a last stop does the rest. Marks go to
  * bits of the cycle's own, so that until the last stop the allocator knows nothing of it, and a cycle
- * can be dropped at any time.
- *
- * M1  Every ref in a marked cell leads to a marked cell, or the word's page is in the collector's
- *     cursor, in the round under way, or was written since the last scan.
- * M3  A page leaves the cursor only into a round that ends, or into `taken`, which a drop gives back.
+ * can be dropped at any time. Invariants M1 to M7: docs/design.md section 10.
  */
 #include "cycle.h"
 

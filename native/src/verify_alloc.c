@@ -4,6 +4,7 @@
  * begin, and the totals are what the pages add up to. A page that has not changed since the last
  * commit is what the table says. Must change nothing and must not look into the arena.
  */
+#include "cycle.h"
 #include "verify.h"
 
 typedef struct {
@@ -44,6 +45,9 @@ static void check_cells(dh_verify *verify, uint64_t pgno, totals *sum)
     for (unsigned i = 0; i < DH_PAGE_BIT_WORDS; i++)
         used.bits[i] = alloc->old[pgno].bits[i] | alloc->fresh[pgno].bits[i];
     unsigned count = bits_count(&used);
+    if (!dh_page_bits_empty(&alloc->fresh[pgno]) && !dh_bits_test(&alloc->fresh_pages, pgno) &&
+        verify->heap->cycle_phase != DHI_CYCLE_SWEEPING)
+        problem(verify, "a page of new cells is not known as one", pgno);
     if (!bits_are_starts(&used, kind))
         problem(verify, "a cell begins inside another", pgno);
     if (count > cells || alloc->free_cells[pgno] != cells - count)

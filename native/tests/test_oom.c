@@ -412,6 +412,33 @@ static int step_collect(void)
     return dh_collect(heap, &stats);
 }
 
+static int step_collect_young(void)
+{
+    dh_collect_stats stats;
+    return dh_collect_young(heap, &stats);
+}
+
+/* Changes fall into it: frees that wait need memory, or are left to the next collection. */
+static int step_collect_in_steps(void)
+{
+    dh_collect_stats stats;
+    int is_over = 0, rc = dh_cycle_begin(heap, &stats);
+
+    if (rc == EBUSY) /* tried again after a change failed */
+        rc = 0;
+    if (rc == 0)
+        rc = step_change();
+    while (rc == 0 && !is_over)
+        rc = dh_cycle_mark(heap, 1000, &is_over);
+    if (rc == 0)
+        rc = dh_cycle_finish(heap, &stats);
+    if (rc == 0)
+        rc = step_change();
+    for (is_over = 0; rc == 0 && !is_over;)
+        rc = dh_cycle_sweep(heap, 1, &stats, &is_over);
+    return rc;
+}
+
 static int step_pending(void)
 {
     uint64_t pages, bytes;
@@ -468,10 +495,11 @@ static bool run(int (*step)(void))
 static void live(void)
 {
     static int (*const steps[])(void) = {
-        step_change,    step_commit,       step_change,      step_pending, step_rollback,
-        step_savepoint, step_change_large, step_commit,      step_change,  step_commit,
-        step_collect,   step_fold,         step_check,       step_change,  step_commit,
-        step_change,    step_commit,       step_fold_beside, step_check,
+        step_change,    step_commit,        step_change,           step_pending, step_rollback,
+        step_savepoint, step_change_large,  step_commit,           step_change,  step_commit,
+        step_collect,   step_collect_young, step_collect_in_steps, step_fold,    step_check,
+        step_change,    step_commit,        step_change,           step_commit,  step_fold_beside,
+        step_check,
     };
 
     run(step_open);

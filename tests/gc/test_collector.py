@@ -385,8 +385,8 @@ def test_containers_of_all_kinds_under_automatic_collection(heap: dh.Heap) -> No
     heap.collector.young_bytes = 1 << 16
     heap.collector.full_growth = 1.0
     chance = random.Random(11)
-    heap.root.update(d={}, l=[], s=set(), q=heap.deque(), t=heap.sorted_dict())
-    d, l, s, q, t = (heap.root[name] for name in "dlsqt")
+    heap.root.update(d={}, a=[], s=set(), q=heap.deque(), t=heap.sorted_dict())
+    d, a, s, q, t = (heap.root[name] for name in "dasqt")
     plain: tuple[Any, ...] = ({}, [], set(), [], {})
     for i in range(6000):
         key = f"key {chance.randrange(500)}"
@@ -395,7 +395,7 @@ def test_containers_of_all_kinds_under_automatic_collection(heap: dh.Heap) -> No
         t[key] = plain[4][key] = value
         s.add(key)
         plain[2].add(key)
-        for one, other in ((l, plain[1]), (q, plain[3])):
+        for one, other in ((a, plain[1]), (q, plain[3])):
             one.append(value)
             other.append(value)
             if len(other) > 300:
@@ -406,7 +406,7 @@ def test_containers_of_all_kinds_under_automatic_collection(heap: dh.Heap) -> No
     heap.collector.automatic = False
     heap.collector.join()
     assert len(heap.collector.history) > 3
-    assert (d, l, s, list(q), dict(t)) == plain
+    assert (d, a, s, list(q), dict(t)) == plain
     report = heap.verify()
     assert report.ok, report.first_problem
 
