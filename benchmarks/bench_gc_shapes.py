@@ -38,7 +38,7 @@ from common import (
 )
 
 # Depth of the tree that lives on and nodes made per depth; nodes of the table and operations.
-SIZES = {"trees": (20, 8_000_000), "graph": (1_000_000, 20_000_000)}
+SIZES = {"trees": (20, 8_000_000), "graph": (1_000_000, 4_000_000)}
 QUICK_SIZES = {"trees": (14, 200_000), "graph": (20_000, 400_000)}
 PYTHON_SHARE = 8  # Python makes that part of the work: it takes longer for it
 ROUNDS = 3
