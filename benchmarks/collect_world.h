@@ -8,6 +8,7 @@
 #define DH_BENCH_COLLECT_WORLD_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define WORLD_SPINS 1000
 
@@ -24,6 +26,15 @@ static inline uint64_t world_clock_ns(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The thread's own: it stands while another process has the processor. */
+static inline uint64_t world_cpu_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
@@ -102,6 +113,21 @@ static inline void fail(const char *what, const char *why)
 {
     fprintf(stderr, "%s fails: %s\n", what, why);
     exit(1);
+}
+
+/* For how long so far somebody else had the processor that this thread was ready to use; 0 where the
+ * kernel does not tell. */
+static inline uint64_t robbed_ns(void)
+{
+    static _Thread_local int fd = -2;
+    unsigned long long ran, waited;
+    char text[100] = "";
+
+    if (fd == -2)
+        fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || pread(fd, text, sizeof(text) - 1, 0) <= 0)
+        return 0;
+    return sscanf(text, "%llu %llu", &ran, &waited) == 2 ? waited : 0;
 }
 
 /* Bytes of a line of /proc/self/status, "VmHWM:" say. */
