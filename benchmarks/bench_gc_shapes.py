@@ -29,6 +29,7 @@ from common import (
     arguments,
     compile_c,
     hand_back,
+    has_header,
     header,
     in_fresh_process,
     peak_rss_bytes,
@@ -133,11 +134,10 @@ def contestants(directory: Path, libgc: Path | None) -> tuple[dict[str, Runner],
     )
     runners = {text: core_runner(core, name) for name, text in SOURCES.items()}
     absent = {}
-    try:
-        boehm = build_boehm(directory / "gc_shapes_boehm", libgc)
-    except subprocess.CalledProcessError:
+    if not has_header("gc.h", *include_flags(libgc)):
         absent["Boehm"] = "not measured: no libgc here (Debian: apt install libgc-dev)"
     else:
+        boehm = build_boehm(directory / "gc_shapes_boehm", libgc)
         runners |= {name: boehm_runner(boehm, *how, libgc) for name, how in BOEHM.items()}
     runners |= {name: python_runner(gc_mode, None) for name, gc_mode in PYTHON.items()}
     runners[PYTHON_HEAP] = python_runner("on", directory)
@@ -150,10 +150,14 @@ def library_folder(libgc: Path) -> Path:
 
 
 def build_boehm(program: Path, libgc: Path | None) -> Path:
-    flags = ["-D_GNU_SOURCE"]
+    flags = ["-D_GNU_SOURCE", *include_flags(libgc)]
     if libgc is not None:
-        flags += [f"-I{libgc / 'usr' / 'include'}", f"-L{library_folder(libgc)}"]
+        flags.append(f"-L{library_folder(libgc)}")
     return compile_c(program, [HERE / "gc_shapes_boehm.c"], *flags, "-lgc")
+
+
+def include_flags(libgc: Path | None) -> list[str]:
+    return [] if libgc is None else [f"-I{libgc / 'usr' / 'include'}"]
 
 
 def numbers_of(command: list[Any], environment: dict[str, str] | None = None) -> list[int]:

@@ -148,12 +148,22 @@ def disk_bytes(path: Path) -> int:
 
 def compile_c(output: Path, sources: Iterable[Path], *flags: str) -> Path:
     """Build a helper with the C compiler the library itself was built with."""
+    command = [_compiler(), "-std=gnu11", "-O2", "-o", output, *sources, *flags]
+    subprocess.run([str(word) for word in command], check=True)
+    return output
+
+
+def has_header(name: str, *flags: str) -> bool:
+    """Whether the C compiler finds a header: of a library that not everybody has."""
+    command = [_compiler(), *flags, "-E", "-x", "c", "-include", name, "/dev/null"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _compiler() -> str:
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise SystemExit("a C compiler is needed for this benchmark (gcc or cc)")
-    command = [compiler, "-std=gnu11", "-O2", "-o", output, *sources, *flags]
-    subprocess.run([str(word) for word in command], check=True)
-    return output
+    return compiler
 
 
 # --- results --------------------------------------------------------------------------------------

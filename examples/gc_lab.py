@@ -405,10 +405,12 @@ def plot(path: Path, results: list[Result], placements: list[Placement]) -> bool
     for result in results:
         cycles = result.cycles
         stops.plot([c.step for c in cycles], [c.longest_stop_us for c in cycles], ".-")
-        work.plot([c.dirty_pages for c in cycles], [c.longest_stop_us for c in cycles], ".")
+        looked_at = [c.rescanned_cells + c.marked_cells for c in cycles]
+        work.plot(looked_at, [c.total_us for c in cycles], ".")
     stops.set(yscale="log", xlabel="step", ylabel="us", title="longest stop of each cycle")
     stops.legend([result.experiment for result in results], fontsize=7)
-    work.set(yscale="log", xscale="symlog", xlabel="written pages", title="stop by written pages")
+    work.set(xscale="log", yscale="log", xlabel="cells marked or looked at again", ylabel="us")
+    work.set_title("what a cycle costs in all")
     removed = [placement.removed_percent for placement in placements]
     places.plot(removed, [p.pages_per_commit for p in placements], "o-", label="pages per commit")
     places.plot(
