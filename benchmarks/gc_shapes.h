@@ -20,7 +20,7 @@
  */
 #include "collect_world.h"
 
-#define GAP_NS 50000u
+#define GAP_NS 100000u
 #define ROOTS_COUNT 64u
 #define DEPTH_FIRST 4u
 #define DEPTH_LAST 16u

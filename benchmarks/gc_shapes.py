@@ -15,7 +15,7 @@ from typing import Any
 
 import dirtyheap as dh
 
-GAP_NS = 50_000
+GAP_NS = 100_000
 DEPTHS = range(4, 17, 2)
 CHAIN_NODES = 8
 EDGES = ("e0", "e1", "e2", "e3")
