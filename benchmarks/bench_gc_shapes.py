@@ -3,10 +3,10 @@
 The shapes are written once in C (gc_shapes.h), for our core with each source of written pages and
 for the Boehm collector (libgc) with increments and without; and once in Python, for Python's own
 objects and for records of a heap. Throughput and memory are of runs without a clock, stops of runs
-of their own: a stop is a gap of more than 100 us between two operations, by the clock of the program
-that waits, less the time in which another process had its processor. All contestants in C must end
-with the same sum. libgc is taken if it is installed (Debian: libgc-dev) or unpacked below --libgc;
-without it its rows say so.
+of their own: a stop is a gap of more than 0.1 ms between two operations, by the clock of the
+program that waits, less the time in which another process had its processor. All contestants in C
+must end with the same sum. libgc is taken if it is installed (Debian: libgc-dev) or unpacked below
+--libgc; without it its rows say so.
 """
 
 from __future__ import annotations
