@@ -5,7 +5,7 @@
  * below the mark: damaged, stale or torn words cannot lead it astray. Must never store to the arena.
  *
  * A ref waits in a short queue between stack and test, while the lines it will touch are fetched:
- * Cher, Hosking, Vitek, "Software prefetching for mark-sweep garbage collection", ASPLOS 2004.
+ * Cher, Hosking, Vijaykumar, "Software prefetching for mark-sweep garbage collection", ASPLOS 2004.
  */
 #include "mark.h"
 
