@@ -12,6 +12,7 @@ lock.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from ._ffi import check, ffi, lib
-from .errors import HeapClosedError, HeapError
+from .errors import HeapClosedError
 from .guard import acquire_while
 from .results import CollectStats
 
@@ -38,6 +39,8 @@ _log = logging.getLogger("dirtyheap.collector")
 _YOUNG_BYTES: Final = 64 << 20
 # A full one is due when the heap has grown by this factor since the last.
 _FULL_GROWTH: Final = 1.5
+# Without tracking: this share of the heap has to be new.
+_COMPARED_SHARE: Final = 4
 # One slice of marking; whoever ends the cycle (a rollback, close()) waits for it.
 _MARK_SLICE_NS: Final = 5_000_000
 # One stop of sweeping, or of giving pages back.
@@ -122,6 +125,8 @@ class Collector:
         self._full_growth = _FULL_GROWTH
         self._source = "watch"
         self._bytes_after_full = 0  # allocated; 0: not known yet
+        self._compared_bytes = 0  # of the heap, where there is no tracking
+        self._pid = os.getpid()
         self.callbacks = []
         self.history = deque(maxlen=_HISTORY_LENGTH)
 
@@ -180,7 +185,12 @@ class Collector:
     def begin(self) -> None:
         """Let the core tell when a collection is due, or not any more."""
         if not self._is_closed:
-            lib.dh_collect_due_at(self._ptr, self._young_bytes if self._automatic else 0)
+            lib.dh_collect_due_at(self._ptr, self._due_bytes if self._automatic else 0)
+
+    @property
+    def _due_bytes(self) -> int:
+        """Where pages are compared a young collection reads all of the heap: let it be worth it."""
+        return max(self._young_bytes, self._compared_bytes // _COMPARED_SHARE)
 
     # --- collections ---------------------------------------------------------------------------
 
@@ -212,7 +222,7 @@ class Collector:
     def _note(self, stats: CollectStats) -> None:
         self.history.append(stats)
         if stats.generation == "full":
-            self._bytes_after_full = self._allocated_bytes()
+            self._bytes_after_full = int(self._heap_stats().allocated_bytes)
         _log.debug(
             "%s: %d cells (%d bytes) freed, %d marked, %d pages written, %d stops, longest %.3f "
             "ms, total %.3f ms",
@@ -342,10 +352,10 @@ class Collector:
         if rc != 0:
             check(rc, self._ptr)
 
-    def _allocated_bytes(self) -> int:
+    def _heap_stats(self) -> Any:
         stats = ffi.new("dh_heap_stats *")
         self._step(lambda: lib.dh_heap_stats_read(self._ptr, stats))
-        return int(stats.allocated_bytes)
+        return stats
 
     # --- by themselves -------------------------------------------------------------------------
 
@@ -353,6 +363,8 @@ class Collector:
         """A collection is due: give it a thread, unless one is at work. Called by the core, in the
         main thread, between two instructions of the application."""
         if not self._automatic or self._is_closed or self._is_at_work():
+            return
+        if os.getpid() != self._pid:  # it became due before the fork
             return
         # Not a daemon: an interpreter that ends would stop it with the heap's lock held.
         thread = threading.Thread(target=self._work, name="dirtyheap-collect", daemon=False)
@@ -375,14 +387,17 @@ class Collector:
             self._report("young", self._collect_stopped)
             if self._is_full_due():
                 self._report("full", self._collect_beside)
-        except (HeapClosedError, HeapError) as error:
+        except Exception as error:  # nobody waits for it; what it left is found by the next
             if self._is_wanted():
                 _log.warning("a collection in the background ended early: %s", error)
         finally:
             self.begin()
 
     def _is_full_due(self) -> bool:
-        allocated = self._allocated_bytes()
+        stats = self._heap_stats()
+        allocated = int(stats.allocated_bytes)
+        if stats.tracker == lib.DH_TRACKER_COMPARE:
+            self._compared_bytes = allocated
         if self._bytes_after_full == 0:
             self._bytes_after_full = allocated
         grown = allocated - self._bytes_after_full

@@ -499,3 +499,21 @@ def test_a_clean_heap_without_garbage_stays_clean(heap: dh.Heap, how: str) -> No
     finish(heap)
     assert heap.pending() == dh.Pending(pages=0, bytes=0)
     assert heap.commit().pages == 0
+
+
+def test_a_child_forked_when_a_collection_is_due_starts_none(heap: dh.Heap) -> None:
+    assert in_child(lambda: (heap.collector.due(), threading.active_count())[1]) == 1
+
+
+def test_without_tracking_it_is_due_later_the_larger_the_heap(path: Path) -> None:
+    with dh.open(path, tracker="compare") as heap:
+        fill(heap, 20_000)
+        heap.collector.young_bytes = 1 << 16
+        heap.root["more"] = [[i] for i in range(20_000)]
+        heap.collector.join()
+        made_count = len(heap.collector.history)
+        for i in range(2000):  # far more than young_bytes, far less than the heap
+            heap.root["a"] = [i, "and dropped"]
+        heap.collector.join()
+        assert made_count > 0
+        assert len(heap.collector.history) == made_count
