@@ -1,12 +1,12 @@
-"""Collectors over the same two programs, in one run: trees as in GCBench, and a churning graph.
+"""Collectors over the same programs, in one run: trees as in GCBench, and a churning graph.
 
 The shapes are written once in C (gc_shapes.h), for our core with each source of written pages and
 for the Boehm collector (libgc) with increments and without; and once in Python, for Python's own
 objects and for records of a heap. Throughput and memory are of runs without a clock, stops of runs
 of their own: a stop is a gap of more than 0.1 ms between two operations, by the clock of the
-program that waits, less the time in which another process had its processor. All contestants in C
-must end with the same sum. libgc is taken if it is installed (Debian: libgc-dev) or unpacked below
---libgc; without it its rows say so.
+program that waits. Time in which another process had its processor is taken off everywhere. All
+contestants in C must end with the same sum. libgc is taken if it is installed (Debian: libgc-dev)
+or unpacked below --libgc; without it its rows say so.
 """
 
 from __future__ import annotations
@@ -40,8 +40,12 @@ from common import (
 )
 
 # Depth of the tree that lives on and nodes made per depth; nodes of the table and operations.
-SIZES = {"trees": (20, 8_000_000), "graph": (1_000_000, 4_000_000)}
-QUICK_SIZES = {"trees": (14, 200_000), "graph": (20_000, 400_000)}
+SIZES = {
+    "trees": (20, 8_000_000),
+    "graph": (500_000, 3_000_000),
+    "window": (500_000, 3_000_000),
+}
+QUICK_SIZES = {"trees": (14, 200_000), "graph": (20_000, 400_000), "window": (20_000, 400_000)}
 PYTHON_SHARE = 8  # Python makes that part of the work: it takes longer for it
 ROUNDS = 3
 SOURCES = {
@@ -77,6 +81,7 @@ COLUMNS = [
 
 LEGEND = f"""\
 op: a node of a tree, an operation on the graph; Python does 1/{PYTHON_SHARE} of the work
+graph: stores anywhere, so that soon every page is written; window: most of them near each other
 % stopped: of the time of the runs with a clock
 young, full: collections after what lives on was made; of libgc, its own count, under full
 heap: pages that were ever used; compare keeps a copy, which a store has in its files

@@ -1,9 +1,11 @@
-/* gc_shapes.h -- two programs that make garbage, written once for every collector in C.
+/* gc_shapes.h -- programs that make garbage, written once for every collector in C.
  *
  *   trees   the shape of Ellis, Kovac and Boehm's GCBench: one tree that lives on, and short-lived ones
  *           of depths 4, 6, ... 16, half of them made from the top, half from the bottom
  *   graph   a table of nodes with edges to each other; operations bend an edge, replace a node, or
- *           make a chain of nodes and drop it
+ *           make a chain of nodes and drop it; anywhere, so that soon every page is written
+ *   window  the same, but of 512 operations one is anywhere, and the others in a 32nd of the table that
+ *           moves on slowly
  *
  * Included once by gc_shapes_core.c and gc_shapes_boehm.c, which define what a node is:
  *
@@ -173,6 +175,16 @@ static uint64_t trees_run(node top, uint64_t size, uint64_t work)
 
 /* --- graph ---------------------------------------------------------------------------------------- */
 
+static bool graph_has_window;
+
+/* Where the next operation is. */
+static uint64_t graph_place(uint64_t size)
+{
+    if (!graph_has_window || random_below(512) == 0)
+        return random_below(size);
+    return (ticks.ops / 16 + random_below(size / 32)) % size;
+}
+
 static node graph_node(node table, uint64_t size)
 {
     node n = node_new(GRAPH_REFS);
@@ -196,7 +208,7 @@ static void graph_chain(void)
 /* A node that leaves the table lets go of its edges, else the dead would keep the dead. */
 static void graph_replace(node table, uint64_t size)
 {
-    uint64_t place = random_below(size);
+    uint64_t place = graph_place(size);
     node before = table_get(table, place);
 
     table_set(table, place, graph_node(table, size));
@@ -206,7 +218,7 @@ static void graph_replace(node table, uint64_t size)
 
 static void graph_bend(node table, uint64_t size)
 {
-    node from = table_get(table, random_below(size));
+    node from = table_get(table, graph_place(size));
     unsigned slot = (unsigned)random_below(GRAPH_REFS);
 
     node_set(from, slot, table_get(table, random_below(size)));
@@ -243,6 +255,12 @@ static node graph_begin(uint64_t size, uint64_t work)
     return table;
 }
 
+static node window_begin(uint64_t size, uint64_t work)
+{
+    graph_has_window = true;
+    return graph_begin(size, work);
+}
+
 static uint64_t graph_run(node table, uint64_t size, uint64_t work)
 {
     uint64_t sum = 0;
@@ -268,14 +286,15 @@ typedef struct {
 } shape;
 
 static const shape shapes[] = {{"trees", trees_begin, trees_run},
-                               {"graph", graph_begin, graph_run}};
+                               {"graph", graph_begin, graph_run},
+                               {"window", window_begin, graph_run}};
 
 static const shape *shape_named(const char *name)
 {
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         if (strcmp(shapes[i].name, name) == 0)
             return &shapes[i];
-    fail("usage", "the shape is trees or graph");
+    fail("usage", "the shape is trees, graph or window");
     return NULL;
 }
 
@@ -303,11 +322,13 @@ static void shape_run(char **words, void (*begun)(void))
     const shape *named = shape_named(words[0]);
     uint64_t size = strtoull(words[1], NULL, 10), work = strtoull(words[2], NULL, 10);
     node top = named->begin(size, work);
-    uint64_t began_ns, ops_before = ticks.ops, sum;
+    uint64_t began_ns, robbed_before_ns, total_ns, ops_before = ticks.ops, sum;
 
     begun();
     ticks_begin(strcmp(words[3], "gaps") == 0);
+    robbed_before_ns = robbed_ns();
     began_ns = world_clock_ns();
     sum = named->run(top, size, work);
-    shape_report(world_clock_ns() - began_ns, ticks.ops - ops_before, sum);
+    total_ns = world_clock_ns() - began_ns;
+    shape_report(total_ns - (robbed_ns() - robbed_before_ns), ticks.ops - ops_before, sum);
 }
