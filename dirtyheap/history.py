@@ -280,7 +280,7 @@ class History(Guarded):
             HeapCorruptError: one of them is damaged.
 
         Cost: opens two snapshots, reads all of both, and counts; some 100 bytes for each container
-        in both states. Holds no lock of the heap.
+        in both states. Holds no lock of the heap, and other threads go on.
 
         >>> import dirtyheap as dh, tempfile, os
         >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h")) as heap:

@@ -52,14 +52,14 @@ def _text(chars: Any) -> str:
 
 def census(heap_ptr: Any, commit: int) -> Census:
     """Count what an open heap holds; ``commit``: its last one."""
-    with _taken(heap_ptr, keeps_containers=False) as taken:
+    with _taken(heap_ptr, 0) as taken:
         return _result(taken, commit)
 
 
 @contextmanager
-def _taken(heap_ptr: Any, *, keeps_containers: bool) -> Iterator[Any]:
+def _taken(heap_ptr: Any, flags: int) -> Iterator[Any]:
     out = ffi.new("dh_census **")
-    check(lib.dh_census_take(heap_ptr, keeps_containers, out), heap_ptr)
+    check(lib.dh_census_take(heap_ptr, flags, out), heap_ptr)
     try:
         yield out[0]
     finally:
@@ -164,11 +164,10 @@ def _why(path: Any) -> Why:
 
 
 def growth(old: Heap, new: Heap, limit: int) -> Growth:
-    """Hold two snapshots of one store against each other; at most ``limit`` containers are told."""
-    with (
-        _taken(old._ptr, keeps_containers=True) as before,
-        _taken(new._ptr, keeps_containers=True) as after,
-    ):
+    """Hold two snapshots of one store against each other; at most ``limit`` containers are told.
+    Nobody else has these heap objects, so the application goes on meanwhile."""
+    flags = lib.DH_CENSUS_CONTAINERS | lib.DH_CENSUS_PRIVATE
+    with _taken(old._ptr, flags) as before, _taken(new._ptr, flags) as after:
         containers = tuple(_containers(before, after, limit))
         then, now = _result(before, old.last_commit_id), _result(after, new.last_commit_id)
     return Growth(

@@ -60,7 +60,7 @@ static void survey(dh_heap *heap)
     CHECK(rc == 0 || rc == DH_E_CORRUPT);
     if (rc != 0)
         return;
-    CHECK_EQ(dh_census_take(heap, 1, &lined), 0);
+    CHECK_EQ(dh_census_take(heap, DH_CENSUS_CONTAINERS, &lined), 0);
     CHECK_EQ(dh_growth_new(lined, lined, 3, &growth), 0);
     dh_growth_free(growth);
     dh_dict_pos pos = {0};

@@ -357,10 +357,16 @@ typedef struct {
 } dh_census_size;
 
 typedef struct dh_census dh_census;
-/* STOPS. Count all that the root and the handles reach, and the room between it. keeps_containers: also
- * who led to whom, for dh_growth_new; needs 24 bytes for each container and tuple then, else at most 5 %
- * of the heap and 1 MiB. DH_E_CORRUPT, DH_E_FORKED, ENOMEM. */
-int dh_census_take(dh_heap *heap, int keeps_containers, dh_census **census_out);
+enum {
+    /* Keep who led to whom, for dh_growth_new: 24 bytes for each container and tuple. Without it a
+     * census needs at most 5 % of the heap and 1 MiB. */
+    DH_CENSUS_CONTAINERS = 1,
+    /* Nobody else uses this heap object: the world need not stop for it. */
+    DH_CENSUS_PRIVATE = 2
+};
+/* STOPS, unless PRIVATE. Count all that the root and the handles reach, and the room between it.
+ * DH_E_CORRUPT, DH_E_FORKED, ENOMEM. */
+int dh_census_take(dh_heap *heap, int flags, dh_census **census_out);
 void dh_census_free(dh_census *census);
 void dh_census_stats_read(const dh_census *census, dh_census_stats *stats_out);
 /* DH_E_ABSENT beyond the last. Texts live as long as the census. */
@@ -391,7 +397,7 @@ typedef struct {
     int64_t own_bytes; /* of these, not of other containers that are in both                    */
     int64_t objects;   /* containers below it and tuples: come less gone                        */
 } dh_growth_row;
-/* STOPS the newer one. The max_count containers that grew most, but for those whose growth is that of one
+/* STOPS the newer one, unless it is PRIVATE. The max_count containers that grew most, but for those whose growth is that of one
  * container below them, but for a hundredth, and those that grew by less than a hundredth of the first.
  * ENOMEM. */
 int dh_growth_new(const dh_census *old, const dh_census *new_, size_t max_count,

@@ -306,19 +306,22 @@ static int run(dh_census *census, dh_heap *heap, size_t stack_room)
     return 0;
 }
 
-int dhi_census_take(dh_heap *heap, bool keeps_containers, size_t stack_room, dh_census **census_out)
+int dhi_census_take(dh_heap *heap, int flags, size_t stack_room, dh_census **census_out)
 {
     if (heap->is_forked)
         return dhi_fail(heap, DH_E_FORKED, "this heap belongs to the parent process");
     dh_census *census = calloc(1, sizeof *census);
     if (census == NULL)
         return ENOMEM;
-    census->keeps_containers = keeps_containers;
-    dhi_world_stop(heap);
+    census->keeps_containers = (flags & DH_CENSUS_CONTAINERS) != 0;
+    census->is_private = (flags & DH_CENSUS_PRIVATE) != 0;
+    if (!census->is_private)
+        dhi_world_stop(heap);
     uint64_t stop_began_ns = dhi_clock_ns();
     int rc = run(census, heap, stack_room);
     census->stats.stop_ns = dhi_clock_ns() - stop_began_ns;
-    dhi_world_resume(heap);
+    if (!census->is_private)
+        dhi_world_resume(heap);
     finish_way(census);
     if (rc == 0)
         *census_out = census;
@@ -327,9 +330,9 @@ int dhi_census_take(dh_heap *heap, bool keeps_containers, size_t stack_room, dh_
     return rc;
 }
 
-int dh_census_take(dh_heap *heap, int keeps_containers, dh_census **census_out)
+int dh_census_take(dh_heap *heap, int flags, dh_census **census_out)
 {
-    return dhi_census_take(heap, keeps_containers != 0, STACK_ROOM, census_out);
+    return dhi_census_take(heap, flags, STACK_ROOM, census_out);
 }
 
 void dh_census_free(dh_census *census)

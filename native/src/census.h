@@ -52,14 +52,14 @@ struct dh_census {
     dh_bits overflow; /* pages with notes */
     bool has_overflow;
     /* Or all containers, in the order in which they were met, and the bytes of each. */
-    bool keeps_containers;
+    bool keeps_containers, is_private;
     dh_lineage lineage;
     uint64_t *bytes; /* by number in the line: own and held */
     uint64_t bytes_bytes;
 };
 
 /* Tests: a census with a stack of that many entries. */
-int dhi_census_take(dh_heap *heap, bool keeps_containers, size_t stack_room, dh_census **census_out)
+int dhi_census_take(dh_heap *heap, int flags, size_t stack_room, dh_census **census_out)
     DH_MUST_USE;
 
 #endif

@@ -271,7 +271,8 @@ int dh_growth_new(const dh_census *old, const dh_census *new_, size_t max_count,
     DH_ASSERT(old->keeps_containers && new_->keeps_containers);
     if (growth == NULL)
         return ENOMEM;
-    dhi_world_stop(new_->heap);
+    if (!new_->is_private)
+        dhi_world_stop(new_->heap);
     int rc = work_init(&w, old, new_);
     if (rc == 0) {
         take_old_away(&w);
@@ -279,7 +280,8 @@ int dh_growth_new(const dh_census *old, const dh_census *new_, size_t max_count,
         sum_up(&w);
         rc = choose(growth, &w, max_count);
     }
-    dhi_world_resume(new_->heap);
+    if (!new_->is_private)
+        dhi_world_resume(new_->heap);
     work_finish(&w);
     if (rc == 0)
         *growth_out = growth;
