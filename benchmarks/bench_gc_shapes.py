@@ -46,6 +46,8 @@ SIZES = {
     "window": (500_000, 3_000_000),
 }
 QUICK_SIZES = {"trees": (14, 200_000), "graph": (20_000, 400_000), "window": (20_000, 400_000)}
+YOUNG_BYTES = 32 << 20  # taken between two young collections of ours
+QUICK_YOUNG_BYTES = 2 << 20
 PYTHON_SHARE = 8  # Python makes that part of the work: it takes longer for it
 ROUNDS = 3
 SOURCES = {
@@ -107,7 +109,8 @@ def main() -> int:
     sizes = QUICK_SIZES if options.quick else SIZES
     rows: list[Row] = []
     with work_directory(options.dir) as directory:
-        runners, absent = contestants(directory, options.libgc)
+        young_bytes = QUICK_YOUNG_BYTES if options.quick else YOUNG_BYTES
+        runners, absent = contestants(directory, options.libgc, young_bytes)
         wanted = [w for w in options.only.split(",") if w]
         runners = {n: r for n, r in runners.items() if not wanted or any(w in n for w in wanted)}
         for shape, (size, work) in sizes.items():
@@ -129,7 +132,9 @@ def main() -> int:
 # --- contestants ----------------------------------------------------------------------------------
 
 
-def contestants(directory: Path, libgc: Path | None) -> tuple[dict[str, Runner], dict[str, str]]:
+def contestants(
+    directory: Path, libgc: Path | None, young_bytes: int
+) -> tuple[dict[str, Runner], dict[str, str]]:
     sources = sorted((HERE.parent / "native" / "src").glob("*.c"))
     core = compile_c(
         directory / "gc_shapes_core",
@@ -137,15 +142,15 @@ def contestants(directory: Path, libgc: Path | None) -> tuple[dict[str, Runner],
         "-D_GNU_SOURCE",
         "-pthread",
     )
-    runners = {text: core_runner(core, name) for name, text in SOURCES.items()}
+    runners = {text: core_runner(core, name, young_bytes) for name, text in SOURCES.items()}
     absent = {}
     if not has_header("gc.h", *include_flags(libgc)):
         absent["Boehm"] = "not measured: no libgc here (Debian: apt install libgc-dev)"
     else:
         boehm = build_boehm(directory / "gc_shapes_boehm", libgc)
         runners |= {name: boehm_runner(boehm, *how, libgc) for name, how in BOEHM.items()}
-    runners |= {name: python_runner(gc_mode, None) for name, gc_mode in PYTHON.items()}
-    runners[PYTHON_HEAP] = python_runner("on", directory)
+    runners |= {name: python_runner(gc_mode, None, 0) for name, gc_mode in PYTHON.items()}
+    runners[PYTHON_HEAP] = python_runner("on", directory, young_bytes)
     return runners, absent
 
 
@@ -175,9 +180,9 @@ def numbers_of(command: list[Any], environment: dict[str, str] | None = None) ->
 COMMON = ("total_ns", "ops", "sum", "peak_bytes", "stops", "median_ns", "longest_ns", "stopped_ns")
 
 
-def core_runner(program: Path, source: str) -> Runner:
+def core_runner(program: Path, source: str, young_bytes: int) -> Runner:
     def run(shape: str, size: int, work: int, mode: str) -> Found:
-        numbers = numbers_of([program, source, shape, size, work, mode])
+        numbers = numbers_of([program, source, shape, size, work, mode, young_bytes])
         names = (*COMMON, "young", "full", "heap_bytes")
         return dict(zip(names, numbers, strict=True))
 
@@ -197,10 +202,11 @@ def boehm_runner(
     return run
 
 
-def python_runner(gc_mode: str, directory: Path | None) -> Runner:
+def python_runner(gc_mode: str, directory: Path | None, young_bytes: int) -> Runner:
     def run(shape: str, size: int, work: int, mode: str) -> Found:
         part = {"shape": shape, "size": size, "work": work // PYTHON_SHARE, "gc_mode": gc_mode}
         part |= {"is_timed": mode == "gaps", "directory": directory and str(directory)}
+        part["young_bytes"] = young_bytes
         found: Found = in_fresh_process(__file__, part)
         return found
 
@@ -208,25 +214,24 @@ def python_runner(gc_mode: str, directory: Path | None) -> Runner:
 
 
 def python_run(
-    shape: str, size: int, work: int, gc_mode: str, is_timed: bool, directory: str | None
+    shape: str,
+    size: int,
+    work: int,
+    gc_mode: str,
+    is_timed: bool,
+    directory: str | None,
+    young_bytes: int,
 ) -> Found:
     if gc_mode == "off":
         gc.disable()
-    cycles_before = sum(generation["collections"] for generation in gc.get_stats()[:2])
-    full_before = gc.get_stats()[2]["collections"]
     path = Path(directory) / f"{shape}-{os.getpid()}.heap" if directory else None
-    run = gc_shapes.run(shape, size, work, is_timed, path)
+    run = gc_shapes.run(shape, size, work, is_timed, path, young_bytes)
     gaps = run["gaps_ns"]
     found = {"total_ns": run["total_ns"], "ops": run["ops"], "peak_bytes": peak_rss_bytes()}
     found |= {"stops": len(gaps), "stopped_ns": sum(gaps)}
     if gaps:
         found |= {"median_ns": gaps[len(gaps) // 2], "longest_ns": gaps[-1]}
-    if path is None:
-        found["young"] = sum(g["collections"] for g in gc.get_stats()[:2]) - cycles_before
-        found["full"] = gc.get_stats()[2]["collections"] - full_before
-    else:
-        found["young"] = run["cycles"].count("young")
-        found["full"] = run["cycles"].count("full")
+    found |= {"young": run["young"], "full": run["full"]}
     return found
 
 

@@ -6,6 +6,7 @@ nodes is a function, so that both kinds take the same way.
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import time
@@ -197,24 +198,37 @@ class Window(Graph):
         return (self.ops // 16 + int(self.random.random() * (size // 32))) % size
 
 
+def collections_of(heap: dh.Heap | None) -> tuple[int, int]:
+    """So far: (young, full), where Python's first two generations are young."""
+    if heap is None:
+        counts = [generation["collections"] for generation in gc.get_stats()]
+        return sum(counts[:-1]), counts[-1]
+    generations = [stats.generation for stats in heap.collector.history]
+    return generations.count("young"), generations.count("full")
+
+
 SHAPES: dict[str, type[Trees | Graph]] = {"trees": Trees, "graph": Graph, "window": Window}
 
 
-def run(shape: str, size: int, work: int, is_timed: bool, path: Path | None) -> dict[str, Any]:
+def run(
+    shape: str, size: int, work: int, is_timed: bool, path: Path | None, young_bytes: int
+) -> dict[str, Any]:
     """One run; in a heap at `path`, whose collector is automatic, or without a heap."""
     heap = None if path is None else dh.open(path)
     if heap is not None:
-        heap.collector.automatic = True
+        heap.collector.young_bytes = young_bytes
     program = SHAPES[shape](is_timed, heap)
     program.begin(size)
     program.restart()
+    before = collections_of(heap)
     began_ns, robbed_before_ns = time.perf_counter_ns(), program.read_robbed_ns()
     program.run(size, work)
     total_ns = time.perf_counter_ns() - began_ns - (program.read_robbed_ns() - robbed_before_ns)
     result: dict[str, Any] = {"total_ns": total_ns, "ops": program.ops}
     result["gaps_ns"] = sorted(program.gaps)
+    young, full = collections_of(heap)
+    result |= {"young": young - before[0], "full": full - before[1]}
     if heap is not None:
-        result |= {"cycles": [stats.generation for stats in heap.collector.history]}
         del program
         heap.close()
     return result

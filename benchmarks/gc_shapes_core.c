@@ -3,10 +3,10 @@
  *
  * Built by bench_gc_shapes.py together with native/src. Collections are triggered by allocation: a
  * young one for every YOUNG_BYTES, a full one when the heap is FULL_GROWTH times what the last full one
- * left. Prints what gc_shapes.h says, then the numbers of young and full collections and the bytes of
+ * left, and YOUNG_BYTES more. Prints what gc_shapes.h says, then the numbers of young and full collections and the bytes of
  * the arena that were ever used.
  *
- *   gc_shapes_core SOURCE SHAPE SIZE WORK throughput|gaps
+ *   gc_shapes_core SOURCE SHAPE SIZE WORK throughput|gaps YOUNG_BYTES
  *     watch        the kernel tells which pages were written
  *     concurrent   the same; full collections in a thread of their own, beside the program
  *     marks        the program tells: a byte for the page, at each store (cards, a page each)
@@ -18,7 +18,6 @@
 
 #include "collect_beside.h"
 
-#define YOUNG_BYTES (32u << 20)
 #define FULL_GROWTH 1.5
 #define CAPACITY_BYTES ((uint64_t)16 << 30)
 #define ROOTS 64u
@@ -30,7 +29,7 @@ static dh_heap *heap;
 static dh_handle roots_handle;
 static uint8_t *cards; /* by page, or NULL: nobody wants to be told */
 static uint64_t nodes_count, young_count, full_count;
-static uint64_t young_due_bytes, full_due_bytes; /* of allocated_bytes */
+static uint64_t young_bytes, young_due_bytes, full_due_bytes; /* due: of allocated_bytes */
 
 static void check(int rc, const char *what)
 {
@@ -113,9 +112,9 @@ static void set_due(bool is_full)
 {
     uint64_t now = heap->alloc.allocated_bytes;
 
-    young_due_bytes = now + YOUNG_BYTES;
+    young_due_bytes = now + young_bytes;
     if (is_full)
-        full_due_bytes = (uint64_t)((double)now * FULL_GROWTH) + YOUNG_BYTES;
+        full_due_bytes = (uint64_t)((double)now * FULL_GROWTH) + young_bytes;
     if (!chosen->has_young)
         young_due_bytes = full_due_bytes;
 }
@@ -258,9 +257,10 @@ static void end(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 6)
-        fail("usage", "gc_shapes_core SOURCE SHAPE SIZE WORK throughput|gaps");
+    if (argc != 7)
+        fail("usage", "gc_shapes_core SOURCE SHAPE SIZE WORK throughput|gaps YOUNG_BYTES");
     world_is_mine = true;
+    young_bytes = strtoull(argv[6], NULL, 10);
     begin(argv[1]);
     shape_run(argv + 2, begun);
     end();
