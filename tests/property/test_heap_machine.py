@@ -400,6 +400,9 @@ class HeapMachine(MoreContainers):
         assert self.heap.stats().handles >= len(self.handles)
         report = self.heap.verify()
         assert report.ok, report.first_problem
+        census = self.heap.census()
+        assert (census.cells, census.unreachable_cells) == (report.cells, report.unreachable_cells)
+        assert census.broken == 0
 
     @rule(fails=st.booleans())
     def fold(self, fails: bool) -> None:

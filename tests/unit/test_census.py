@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import ChildError, fill, in_child
+from helpers import ChildError, fill, in_child, seeded
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -233,6 +233,25 @@ def test_fragmentation_is_seen(heap: dh.Heap) -> None:
     heap.collect()
     emptied = heap.census()
     assert emptied.free_bytes > 500_000 and emptied.free_run_bytes > 0
+
+
+def test_in_the_middle_of_a_collection(heap: dh.Heap) -> None:
+    """Cells that the sweep has not come to yet are garbage as before."""
+    rng = seeded("census")
+    texts = heap.root["texts"] = heap.list(
+        [[n, f"a text of some length, {n}"] for n in range(20_000)]
+    )
+    unfinished = 0
+    for turn in range(40):
+        for _ in range(100):
+            texts[rng.randrange(20_000)] = [turn, f"another text of some length, {turn}"]
+        unfinished += not heap.collect(budget_ms=0.05).done
+        census = heap.census()
+        assert (census.of("list").objects, census.of("str").objects) == (20_001, 20_000)
+        assert heap.why(texts[77]).path == "root['texts'][77]"
+        if turn % 10 == 0:
+            check_sums(heap, census)
+    assert unfinished > 0
 
 
 def test_pages_that_a_view_may_write_to(heap: dh.Heap) -> None:
