@@ -174,15 +174,15 @@ static bool round_begin(dh_heap *heap)
     dh_cycle *cycle = heap->cycle;
     uint64_t before = cycle->written_count;
 
-    if (cycle->stats.rounds_count >= ROUNDS_MAX || !source_is_exact(heap))
+    if (cycle->is_last_round || cycle->stats.rounds_count >= ROUNDS_MAX || !source_is_exact(heap))
         return false;
     if (cycle->stats.rounds_count > 0 && before <= ROUND_PAGES_SMALL)
         return false;
     (void)dh_watch_scan(heap->watch, DHI_SHARED_LOAD(&heap->arena.hwm_pages), NULL);
     take_written(heap);
     cycle->stats.rounds_count++;
-    if (cycle->stats.rounds_count > 1 && cycle->written_count * 10 > before * ROUND_SHRINK_TENTHS)
-        cycle->stats.rounds_count = ROUNDS_MAX; /* this one is the last */
+    cycle->is_last_round =
+        cycle->stats.rounds_count > 1 && cycle->written_count * 10 > before * ROUND_SHRINK_TENTHS;
     return true;
 }
 
@@ -235,6 +235,7 @@ int dh_cycle_begin(dh_heap *heap, dh_collect_stats *stats_out)
     rc = parts_init(heap);
     if (rc == 0) {
         memset(&cycle->stats, 0, sizeof cycle->stats);
+        cycle->is_last_round = false;
         dh_watch_take(heap->watch, heap->collect_cursor, &cycle->taken, heap->arena.hwm_pages);
         dh_mark_roots(&cycle->mark);
         DHI_SHARED_STORE(&heap->cycle_phase, DHI_CYCLE_MARKING);

@@ -30,7 +30,8 @@ typedef struct dh_cycle {
     dh_bits written; /* pages of the round under way                                     */
     dh_bits unswept; /* pages to be settled: world lock                                  */
     uint64_t written_at, written_count, swept_at;
-    dh_off *frees; /* cells freed while it marks: world lock                         */
+    bool is_last_round; /* the set does not shrink any more                                    */
+    dh_off *frees;      /* cells freed while it marks: world lock                         */
     size_t frees_count, frees_room;
     dh_collect_stats stats;
 } dh_cycle;
