@@ -279,8 +279,8 @@ class History(Guarded):
             HeapError: there is no such commit, or it is no longer kept.
             HeapCorruptError: one of them is damaged.
 
-        Cost: opens two snapshots, reads all of both, and counts; some 100 bytes for each container
-        in both states. Holds no lock of the heap, and other threads go on.
+        Cost: opens two snapshots, reads all of both, and counts; some 150 bytes for each container
+        and tuple. Holds no lock of the heap, and other threads go on.
 
         >>> import dirtyheap as dh, tempfile, os
         >>> with dh.open(os.path.join(tempfile.mkdtemp(), "h")) as heap:

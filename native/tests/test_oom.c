@@ -454,6 +454,41 @@ static int step_check(void)
     return rc;
 }
 
+/* A container below the root, with a way to it that has a step; else the root. */
+static dh_word some_container(void)
+{
+    dh_dict_pos pos = {0};
+    dh_word key, value;
+    while (dh_dict_next(heap, heap->root, &pos, &key, &value) == 1)
+        if (dh_is_container(value))
+            return value;
+    return heap->root;
+}
+
+static int step_survey(void)
+{
+    dh_census *stacked = NULL, *lined = NULL;
+    dh_growth *growth = NULL;
+    dh_path *path = NULL;
+
+    int rc = dh_census_take(heap, 0, &stacked);
+    if (rc == 0)
+        rc = dh_census_take(heap, DH_CENSUS_CONTAINERS, &lined);
+    if (rc == 0)
+        rc = dh_growth_new(lined, lined, 5, &growth);
+    if (rc == 0)
+        rc = dh_why(heap, some_container(), &path);
+    if (path != NULL)
+        dh_path_free(path);
+    if (growth != NULL)
+        dh_growth_free(growth);
+    if (lined != NULL)
+        dh_census_free(lined);
+    if (stacked != NULL)
+        dh_census_free(stacked);
+    return rc;
+}
+
 /* --- a life ----------------------------------------------------------------------------------- */
 
 static void expect_values(void)
@@ -499,7 +534,7 @@ static void live(void)
         step_savepoint, step_change_large,  step_commit,           step_change,  step_commit,
         step_collect,   step_collect_young, step_collect_in_steps, step_fold,    step_check,
         step_change,    step_commit,        step_change,           step_commit,  step_fold_beside,
-        step_check,
+        step_survey,    step_check,
     };
 
     run(step_open);
