@@ -11,35 +11,45 @@
 
 #define STACK_ROOM 65536u
 
+#define NOTE_BITS 4u
+#define NOTE_MASK (((uint64_t)1 << NOTE_BITS) - 1u)
+#define NOTES_PER_WORD (64u / NOTE_BITS)
+
 typedef struct census_notes {
-    uint8_t codes[DH_GRANULES_PER_PAGE / 2];
+    uint64_t words[DH_GRANULES_PER_PAGE / NOTES_PER_WORD];
 } census_notes;
 
 /* --- what is met and not looked at yet -------------------------------------------------------- */
 
-static const uint8_t noted_types[] = {0,           DH_T_TUPLE,  DH_T_DICT,      DH_T_LIST,
-                                      DH_T_BUFFER, DH_T_SET,    DH_T_DEQUE,     DH_T_SORTED,
-                                      DH_T_ARRAY,  DH_T_RECORD, DH_T_FROZENSET, DH_T_SHAPE,
-                                      DH_T_SHAPES, DH_T_CLASS,  DH_T_CLASSES};
-#define NOTED_TYPES_COUNT (sizeof noted_types / sizeof *noted_types)
-_Static_assert(NOTED_TYPES_COUNT <= 16, "a code is four bits");
+/* A type in four bits: those up to 15 are themselves, the others have the numbers of values that are
+ * never noted. 0: no note. */
+static const uint8_t noted_types[] = {0, DH_T_SHAPE, DH_T_SHAPES, DH_T_CLASS, DH_T_CLASSES};
+_Static_assert(DH_T_VALUES_LAST <= NOTE_MASK && DH_T_TUPLE == sizeof noted_types,
+               "the numbers of notes");
 
-static unsigned code_of(dh_type type)
+static dh_type type_of_note(uint64_t note)
 {
-    unsigned code = 1;
-    while (code < NOTED_TYPES_COUNT && noted_types[code] != type)
-        code++;
-    DH_ASSERT(code < NOTED_TYPES_COUNT);
-    return code;
+    return (dh_type)(note < sizeof noted_types ? noted_types[note] : note);
 }
 
-static void note(dh_census *census, dh_word w)
+static uint64_t note_of_type(dh_type type)
+{
+    uint64_t note = 1;
+    if (type <= DH_T_VALUES_LAST)
+        return type;
+    while (note < sizeof noted_types - 1 && noted_types[note] != type)
+        note++;
+    return note;
+}
+
+static void put_note(dh_census *census, dh_word w)
 {
     dh_off off = dh_ref_off(w);
     uint64_t pgno = off >> DH_PAGE_SHIFT;
     unsigned granule = (unsigned)(off & (DH_PAGE_BYTES - 1)) / DH_GRANULE_BYTES;
 
-    census->notes[pgno].codes[granule / 2] |= (uint8_t)(code_of(dh_ref_type(w)) << granule % 2 * 4);
+    census->notes[pgno].words[granule / NOTES_PER_WORD] |= note_of_type(dh_ref_type(w))
+                                                           << granule % NOTES_PER_WORD * NOTE_BITS;
     dh_bits_set(&census->overflow, pgno);
     census->has_overflow = true;
 }
@@ -50,7 +60,7 @@ static int meet_on_stack(dh_survey *survey, dh_word w)
     if (census->stack_count < census->stack_room)
         census->stack[census->stack_count++] = w;
     else
-        note(census, w);
+        put_note(census, w);
     return 0;
 }
 
@@ -75,21 +85,22 @@ static int drain_stack(dh_census *census)
     return rc;
 }
 
-/* Everything noted at a page, and all that comes of it. */
+/* Everything noted at a page, and all that comes of it; that may leave more notes here. */
 static int drain_page(dh_census *census, uint64_t pgno)
 {
+    uint64_t *words = census->notes[pgno].words;
     int rc = 0;
-    for (unsigned granule = 0; rc == 0 && granule < DH_GRANULES_PER_PAGE; granule++) {
-        uint8_t *both = &census->notes[pgno].codes[granule / 2];
-        unsigned shift = granule % 2 * 4, code = (unsigned)*both >> shift & 15u;
-        if (code == 0)
-            continue;
-        *both &= (uint8_t)~(15u << shift);
-        rc = look_at(census, dh_ref((dh_type)noted_types[code],
-                                    (pgno << DH_PAGE_SHIFT) + granule * DH_GRANULE_BYTES));
-        if (rc == 0)
-            rc = drain_stack(census);
-    }
+
+    for (unsigned i = 0; i < DH_GRANULES_PER_PAGE / NOTES_PER_WORD; i++)
+        while (rc == 0 && words[i] != 0) {
+            unsigned number = (unsigned)__builtin_ctzll(words[i]) / NOTE_BITS;
+            uint64_t note = words[i] >> number * NOTE_BITS & NOTE_MASK;
+            dh_off off = (pgno << DH_PAGE_SHIFT) + (i * NOTES_PER_WORD + number) * DH_GRANULE_BYTES;
+            words[i] &= ~(NOTE_MASK << number * NOTE_BITS);
+            rc = look_at(census, dh_ref(type_of_note(note), off));
+            if (rc == 0)
+                rc = drain_stack(census);
+        }
     return rc;
 }
 
