@@ -72,6 +72,7 @@ bench: $(VENV)/installed-bench ## all benchmarks, some 50 minutes; ARGS=--quick 
 	$(PY) benchmarks/bench_pages.py $(ARGS)
 	$(PY) benchmarks/bench_history.py $(ARGS)
 	$(PY) benchmarks/bench_collect.py $(ARGS)
+	$(PY) benchmarks/bench_census.py $(ARGS)
 	$(PY) benchmarks/bench_gc_shapes.py $(ARGS)
 
 lint: $(VENV)/installed-lint ## ruff, clang-format, compiler warnings of the binding; check only

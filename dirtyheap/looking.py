@@ -110,9 +110,9 @@ class Looking(Guarded):
         Raises:
             HeapCorruptError: what the heap was opened from is damaged; :meth:`verify` says where.
 
-        Cost: the application is stopped, two to three times as long as for a full :meth:`collect` in
-        one stop. Memory: at most 5 % of the heap, and 1 MiB. ``python -m dirtyheap census`` stops
-        nobody: it counts the last commit.
+        Cost: the application is stopped, two to three times as long as for a full :meth:`collect`
+        in one stop. Memory: at most 5 % of the heap, and 1 MiB. ``python -m dirtyheap census``
+        stops nobody: it counts the last commit.
 
         >>> heap.root["users"] = [{"name": "Ada", "tags": [1, 2]}, {"name": "Grace", "tags": []}]
         >>> census = heap.census()
