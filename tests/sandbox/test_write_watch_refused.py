@@ -1,4 +1,4 @@
-"""A write watch where the kernel's tracking is refused: it compares, says why, and misses nothing."""
+"""A write watch where the kernel's tracking is refused: it compares, says why, misses nothing."""
 
 from __future__ import annotations
 

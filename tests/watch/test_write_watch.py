@@ -20,7 +20,7 @@ from typing import Any
 import contract
 import numpy as np
 import pytest
-from contract import CANNOT, CLAUSES, PAGE, TECHNIQUES, told, write
+from contract import CANNOT, CLAUSES, PAGE, SOURCES, TECHNIQUES, told, write
 from helpers import fault, hits, require_tracker, seeded, skip_kernel_test, skip_test
 
 import dirtyheap as dh
@@ -66,7 +66,12 @@ def test_the_table_speaks_of_clauses_and_techniques_that_exist() -> None:
     for technique_name, name in CANNOT:
         assert technique_name in TECHNIQUES
         assert name in CLAUSES
-    assert {clause.source for clause in CLAUSES.values()} == set("GRWKD")
+
+
+def test_each_clause_is_cited_or_our_own() -> None:
+    for name, clause in CLAUSES.items():
+        assert bool(clause.cited) == (clause.source != "D"), name
+    assert {clause.source for clause in CLAUSES.values()} == SOURCES.keys()
 
 
 # --- kinds of memory ------------------------------------------------------------------------------
