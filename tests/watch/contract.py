@@ -19,7 +19,6 @@ import errno
 import mmap
 import os
 import random
-import socket
 import struct
 import tempfile
 import threading
@@ -27,7 +26,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from helpers import in_child, skip_test
+import kernel_writers
+from helpers import in_child
 
 import dirtyheap as dh
 
@@ -114,7 +114,7 @@ def told(pages: dh.Pages) -> list[int]:
 
 
 def address(watch: dh.WriteWatch) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(watch.buffer))
+    return kernel_writers.address_of(watch.buffer)
 
 
 def mprotect(watch: dh.WriteWatch, access: int) -> None:
@@ -527,8 +527,16 @@ def a_change_back_after_a_get_is_told(open_watch: Open) -> None:
 
 DATA = bytes(range(1, 251)) * 40  # 10,000 bytes: three pages from anywhere in the first
 AT = 30 * PAGE + 100
-EXPECTED = [30, 31, 32]
 _BY_THE_SAME_FAULTS = "the sources speak of reads; the kernel stores by the same faults for others"
+
+
+def told_of_a_kernels_write(
+    open_watch: Open, writer: kernel_writers.Writer, at: int = AT, data: bytes = DATA
+) -> list[int]:
+    with open_watch(PAGES * PAGE) as watch:
+        writer(watch.buffer, at, data)
+        assert watch.buffer[at : at + len(data)] == data
+        return told(watch.get(reset=True))
 
 
 @clause(
@@ -538,76 +546,33 @@ _BY_THE_SAME_FAULTS = "the sources speak of reads; the kernel stores by the same
     ours="exactly the pages it wrote",
 )
 def a_read_is_told(open_watch: Open) -> None:
-    with open_watch(PAGES * PAGE) as watch, tempfile.TemporaryFile(buffering=0) as file:
-        file.write(DATA)
-        file.seek(0)
-        assert file.readinto(watch.buffer[AT : AT + len(DATA)]) == len(DATA)
-        assert told(watch.get(reset=True)) == EXPECTED
-        assert watch.buffer[AT : AT + len(DATA)] == DATA
+    assert told_of_a_kernels_write(open_watch, kernel_writers.by_read) == [30, 31, 32]
 
 
 @clause("D", "readv(2) into parts of the memory", ours=_BY_THE_SAME_FAULTS)
 def a_readv_is_told(open_watch: Open) -> None:
-    with open_watch(PAGES * PAGE) as watch, tempfile.TemporaryFile(buffering=0) as file:
-        file.write(DATA)
-        parts = [watch.buffer[AT : AT + 5000], watch.buffer[AT + 100 * PAGE :][:5000]]
-        assert os.preadv(file.fileno(), parts, 0) == len(DATA)
-        assert told(watch.get(reset=True)) == [30, 31, 130, 131]
+    assert told_of_a_kernels_write(open_watch, kernel_writers.by_readv) == [30, 31, 32]
 
 
 @clause("D", "recv(2) into the memory", ours=_BY_THE_SAME_FAULTS)
 def a_recv_is_told(open_watch: Open) -> None:
-    left, right = socket.socketpair()
-    with open_watch(PAGES * PAGE) as watch, left, right:
-        left.sendall(DATA[:5000])
-        assert right.recv_into(watch.buffer[AT:], 5000, socket.MSG_WAITALL) == 5000
-        assert told(watch.get(reset=True)) == EXPECTED[:2]
+    assert told_of_a_kernels_write(open_watch, kernel_writers.by_recv) == [30, 31, 32]
 
 
 @clause("D", "a read with O_DIRECT, which a device may do by itself", ours=_BY_THE_SAME_FAULTS)
 def a_direct_read_is_told(open_watch: Open) -> None:
-    with open_watch(PAGES * PAGE) as watch, tempfile.NamedTemporaryFile(dir=".") as file:
-        file.write(b"\2" * (2 * PAGE))
-        file.flush()
-        os.fsync(file.fileno())
-        try:
-            fd = os.open(file.name, os.O_RDONLY | os.O_DIRECT)
-        except OSError as error:
-            skip_test(f"O_DIRECT is refused by this file system: {error}")
-        try:
-            count = os.preadv(fd, [watch.buffer[30 * PAGE : 32 * PAGE]], 0)
-        finally:
-            os.close(fd)
-        assert count == 2 * PAGE
-        assert told(watch.get(reset=True)) == [30, 31]
-
-
-class _IoVec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
+    writer = kernel_writers.by_direct_read
+    assert told_of_a_kernels_write(open_watch, writer, 30 * PAGE, b"\2" * (2 * PAGE)) == [30, 31]
 
 
 @clause("D", "process_vm_writev(2), as another process writes", ours=_BY_THE_SAME_FAULTS)
 def a_process_vm_writev_is_told(open_watch: Open) -> None:
-    with open_watch(PAGES * PAGE) as watch:
-        source = ctypes.create_string_buffer(DATA, len(DATA))
-        local = _IoVec(ctypes.addressof(source), len(DATA))
-        remote = _IoVec(address(watch) + AT, len(DATA))
-        written = libc.process_vm_writev(
-            os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0
-        )
-        assert written == len(DATA)
-        assert told(watch.get(reset=True)) == EXPECTED
+    assert told_of_a_kernels_write(open_watch, kernel_writers.by_process_vm_writev) == [30, 31, 32]
 
 
 @clause("D", "/proc/pid/mem, as a debugger writes", ours=_BY_THE_SAME_FAULTS)
 def a_debuggers_write_is_told(open_watch: Open) -> None:
-    with open_watch(PAGES * PAGE) as watch:
-        fd = os.open("/proc/self/mem", os.O_RDWR)
-        try:
-            assert os.pwrite(fd, DATA, address(watch) + AT) == len(DATA)
-        finally:
-            os.close(fd)
-        assert told(watch.get(reset=True)) == EXPECTED
+    assert told_of_a_kernels_write(open_watch, kernel_writers.by_debugger) == [30, 31, 32]
 
 
 @clause("D", "struct.pack_into, a slice of a memoryview, memset: every store is one")

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from contract import CANNOT, CLAUSES, PAGE, SOURCES, TECHNIQUES, told, write
 from helpers import fault, hits, require_tracker, seeded, skip_kernel_test, skip_test
+from kernel_writers import WRITERS, by_direct_read
 
 import dirtyheap as dh
 
@@ -172,8 +173,30 @@ def test_every_kind_of_memory_is_exact(kind: Any, technique: str, tmp_path: Path
             assert told(watch.get(reset=True)) == sorted(written)
 
 
-def test_huge_pages_of_hugetlb_are_told_whole(technique: str) -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_kernels_writes_are_seen_in_every_kind_of_memory(
+    kind: Any, technique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pages = 1300
+    with dh.WriteWatch(kind(pages, tmp_path), technique=technique) as watch:
+        for writer in WRITERS:
+            at = random.randrange(pages - 4) * PAGE + random.randrange(100, PAGE - 100)
+            data = os.urandom(3 * PAGE)
+            if writer is by_direct_read:
+                at -= at % PAGE
+            writer(watch.buffer, at, data)
+            assert watch.buffer[at : at + len(data)] == data
+            expected = list(range(at // PAGE, (at + len(data) - 1) // PAGE + 1))
+            assert told(watch.get(reset=True)) == expected, writer.__name__
+            assert told(watch.get()) == []
+
+
+def test_huge_pages_of_hugetlb_are_told_whole(
+    technique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel protects 2 MiB at once there: more is told, never less, whatever part is asked."""
+    monkeypatch.chdir(tmp_path)
     huge = 2 << 20
     try:
         memory = mmap.mmap(-1, 2 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
@@ -192,6 +215,11 @@ def test_huge_pages_of_hugetlb_are_told_whole(technique: str) -> None:
         write(watch, 3)
         watch.reset(0, 10)
         assert told(watch.get(0, 10)) == []
+        watch.reset()
+        for writer in WRITERS:  # across the boundary of the two
+            writer(watch.buffer, 510 * PAGE, os.urandom(3 * PAGE))
+            assert {510, 511, 512} <= set(told(watch.get(reset=True))), writer.__name__
+            assert told(watch.get()) == []
 
 
 def test_a_range_of_several_mappings_is_one_watch(technique: str, tmp_path: Path) -> None:
