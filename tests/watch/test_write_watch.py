@@ -557,7 +557,7 @@ def test_memory_that_lost_its_tracking_is_an_error_and_never_silence() -> None:
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EFAULT, errno.ENOMEM])
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_scan_that_fails_loses_nothing(technique: str, code: int, after: int) -> None:
-    pages = 20000  # three chunks
+    pages = 40_000  # three chunks
     with dh.WriteWatch(pages * PAGE, technique=technique) as watch:
         other = watch.cursor()
         written = sorted(random.sample(range(pages), 500))
