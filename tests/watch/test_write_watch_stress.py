@@ -14,8 +14,6 @@ import errno
 import mmap
 import os
 import random
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contract import PAGE, TECHNIQUES
-from helpers import fault, require_tracker, seeded
+from helpers import compile_library, fault, require_tracker, seeded
 from test_write_watch import (
     anonymous,
     base_pages,
@@ -60,13 +58,8 @@ class Writer(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    assert compiler, "a C compiler is needed, as for building the library"
-    path = tmp_path_factory.mktemp("writers") / "writers.so"
-    source = Path(__file__).with_name("writers.c")
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([compiler, *flags, "-o", str(path), str(source)], check=True)
-    return ctypes.CDLL(str(path))
+    output = tmp_path_factory.mktemp("writers") / "writers.so"
+    return ctypes.CDLL(str(compile_library(output, Path(__file__).with_name("writers.c"))))
 
 
 @pytest.fixture(scope="session")
