@@ -27,6 +27,7 @@ from kernel_writers import WRITERS, by_direct_read
 import dirtyheap as dh
 
 NAMES = sorted(TECHNIQUES)
+MADV_PAGEOUT = 21  # Linux 5.4
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +191,41 @@ def test_the_kernels_writes_are_seen_in_every_kind_of_memory(
             expected = list(range(at // PAGE, (at + len(data) - 1) // PAGE + 1))
             assert told(watch.get(reset=True)) == expected, writer.__name__
             assert told(watch.get()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_writeback_and_reclaim_are_no_writes_and_hide_none(
+    kind: Any, technique: str, tmp_path: Path
+) -> None:
+    """The kernel takes pages of files away, and anonymous ones where there is swap."""
+    pages = 600
+    memory = kind(pages, tmp_path)
+    with dh.WriteWatch(memory, technique=technique) as watch:
+        for count in (0, 1, 300):
+            written = sorted(random.sample(range(pages), count))
+            write(watch, *written)
+            send_away(watch, memory)
+            if kind is shared_disk_file and technique != "compare":
+                assert present(watch) < pages / 2, "the kernel did take them away"
+            assert told(watch.get()) == written
+            assert sum(watch.buffer[::PAGE]) >= 0, "all are read in again"
+            assert told(watch.get(reset=True)) == written
+            send_away(watch, memory)
+            assert told(watch.get()) == []
+
+
+def send_away(watch: dh.WriteWatch, memory: Any) -> None:
+    if isinstance(memory, mmap.mmap):
+        memory.flush()
+    where, size = contract.address(watch), len(watch.buffer)
+    if contract.libc.madvise(where, size, MADV_PAGEOUT) != 0:
+        error = contract.ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def present(watch: dh.WriteWatch) -> int:
+    kind = dh.pagemap.Category.PRESENT
+    return dh.pagemap.scan(watch.buffer, category_mask=kind, return_mask=kind).pages_count
 
 
 def test_huge_pages_of_hugetlb_are_told_whole(
