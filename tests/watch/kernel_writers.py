@@ -88,7 +88,7 @@ WRITERS: tuple[Writer, ...] = (
     by_read,
     by_readv,
     by_recv,
-    by_direct_read,
     by_process_vm_writev,
     by_debugger,
+    by_direct_read,  # last: where it cannot be had, the others were tried
 )
