@@ -337,7 +337,7 @@ def test_a_repr_says_what_it_is() -> None:
 def test_one_page_of_a_large_range_costs_no_scan_of_all_of_it() -> None:
     """Counted in chunks that the tracker was asked for."""
     require_tracker("uffd")
-    with dh.WriteWatch(1 << 30) as watch:  # eight chunks at least
+    with dh.WriteWatch(1 << 30, technique="uffd") as watch:  # eight chunks at least
         write(watch, 0, 1, 100)
         with fault("watch.scan", rc=0):
             watch.get(max_pages=1, reset=True)
@@ -519,18 +519,21 @@ def test_a_watch_can_be_made_again_and_again_on_the_same_memory(technique: str) 
 def test_overlapping_watches_are_refused() -> None:
     require_tracker("uffd")
     memory = memoryview(mmap.mmap(-1, 30 * PAGE))
-    with dh.WriteWatch(memory[10 * PAGE : 20 * PAGE]) as watch:
+    with dh.WriteWatch(memory[10 * PAGE : 20 * PAGE], technique="uffd") as watch:
         for part in (memory, memory[: 11 * PAGE], memory[19 * PAGE :], watch.buffer):
             with pytest.raises(BufferError, match="another watch of this process"):
-                dh.WriteWatch(part)
+                dh.WriteWatch(part, technique="uffd")
         with dh.WriteWatch(memory, technique="compare") as other:
             write(watch, 3)
             assert (told(watch.get()), told(other.get())) == ([3], [13])
 
 
-def test_the_kernels_refusal_is_explained_and_auto_compares() -> None:
+def test_the_kernels_refusal_is_explained_and_auto_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Somebody else's userfaultfd, as that of an emulator in the same process."""
     require_tracker("uffd")
+    monkeypatch.delenv("DIRTYHEAP_TRACKER", raising=False)
     memory = mmap.mmap(-1, 10 * PAGE)
     uffd = foreign_registration(memory)
     try:
@@ -611,8 +614,9 @@ def test_a_scan_that_fails_loses_nothing(technique: str, code: int, after: int) 
             assert told(cursor.get()) == []
 
 
-def test_arming_that_fails_is_told_and_auto_compares() -> None:
+def test_arming_that_fails_is_told_and_auto_compares(monkeypatch: pytest.MonkeyPatch) -> None:
     require_tracker("uffd")
+    monkeypatch.delenv("DIRTYHEAP_TRACKER", raising=False)
     refused = pytest.raises(dh.TrackerError, match="first scan of this memory failed .Bad addr")
     with fault("watch.arm", 0, errno.EFAULT), refused:
         dh.WriteWatch(PAGE, technique="uffd")
@@ -650,7 +654,7 @@ def buffer_heap(path: Path) -> Iterator[dh.Heap]:
 def test_a_heaps_buffer_shares_the_heaps_watch(buffer_heap: dh.Heap) -> None:
     """Both hear of each write, whoever asks first, through commits, folds and collections."""
     heap, data = buffer_heap, buffer_heap.root["data"]
-    with dh.WriteWatch(data) as watch:
+    with dh.WriteWatch(data, technique="uffd") as watch:
         assert (watch.technique, watch.pages_count) == ("uffd", 100)
         for first, verbs in enumerate((heap.commit, heap.fold, heap.collect)):
             data[first * PAGE] = 1
@@ -692,7 +696,7 @@ def test_a_watch_takes_nothing_from_a_commit(path: Path) -> None:
 
 def test_the_end_of_the_heap_is_the_end_of_the_watch(buffer_heap: dh.Heap) -> None:
     data = buffer_heap.root["data"]
-    watch = dh.WriteWatch(data)
+    watch = dh.WriteWatch(data, technique="uffd")
     with pytest.warns(ResourceWarning):
         buffer_heap.close()
     for verb in (watch.get, watch.reset, watch.cursor):
