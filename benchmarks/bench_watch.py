@@ -25,6 +25,7 @@ from common import (
     header,
     judge,
     print_table,
+    read_csv,
     spread,
     work_directory,
     write_csv,
@@ -71,7 +72,11 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default=SIZES_MB, help="MB, powers of two (default %(default)s)")
     parser.add_argument("--only", default="", help="techniques, with commas between")
+    parser.add_argument("--redraw", action="store_true", help="the picture, of the last results")
     options = arguments(__doc__ or "", parser)
+    if options.redraw:
+        draw(read_csv("watch"), RESULTS / "watch.svg")
+        return 0
     names = options.only.split(",") if options.only else [t.name for t in dh.lab.techniques()]
     facts = header("write tracking, technique by technique", ["matplotlib"])
     sizes = [16, 64] if options.quick else [int(size) for size in options.sizes.split(",")]
@@ -100,7 +105,7 @@ def main() -> int:
     judge_first_store(costs)
     if not options.quick and not options.only:
         write_csv("watch", facts, rows + work_rows)
-        draw(costs, works, RESULTS / "watch.svg")
+        draw(rows + work_rows, RESULTS / "watch.svg")
     return 0
 
 
@@ -231,63 +236,75 @@ def judge_first_store(costs: Costs) -> None:
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def draw(costs: Costs, works: Works, path: Path) -> None:
+def draw(rows: list[Row], path: Path) -> None:
+    """Of the rows as they are in the results' file, so that it can be drawn again from there."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "dirtyheap"
     from matplotlib import pyplot
 
-    size_mb = 1024 if (1024, OURS, 0) in costs else max(key[0] for key in costs)
-    names = list(dict.fromkeys(name for size, name, _ in costs if size == size_mb))
-    colours = {name: f"C{i}" for i, name in enumerate(names)}
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
-    draw_first_store(axes[0], costs, size_mb, colours)
-    draw_scan(axes[1], costs, size_mb, colours)
-    draw_uses(axes[2], works, colours)
-    figure.suptitle(f"{len(names)} techniques of write tracking; lower is better", fontsize=10)
+    costs = [row for row in rows if row.get("MB")]
+    sizes = {int(row["MB"]) for row in costs}
+    size_mb = 1024 if 1024 in sizes else max(sizes)
+    costs = [row for row in costs if int(row["MB"]) == size_mb]
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(r["technique"] for r in costs))}
+    figure, axes = pyplot.subplots(1, 3, figsize=(14, 5), layout="constrained")
+    share = f"{SHARES_JUDGED[0] * 100 / PER_MILLION:g}"
+    draw_first_store(axes[0], [row for row in costs if row["written %"] == share], colours)
+    axes[0].set_title(f"first store to a page ({size_mb} MB, {share} % written)", fontsize=10)
+    draw_scan(axes[1], costs, colours)
+    axes[1].set_title(f"scan and reset ({size_mb} MB)", fontsize=10)
+    draw_uses(axes[2], [row for row in rows if row.get("use")], colours)
+    axes[2].set_title("emulated uses of GetWriteWatch", fontsize=10)
+    patches = [pyplot.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
+    figure.legend(patches, colours, loc="outside lower center", ncols=len(colours), frameon=False)
+    figure.suptitle(f"{len(colours)} techniques of write tracking; lower is better", fontsize=11)
     figure.savefig(path, metadata={"Date": None})
     print(f"written: {path.relative_to(HERE.parent)}", flush=True)
 
 
-def draw_first_store(axis: Any, costs: Costs, size_mb: int, colours: dict[str, str]) -> None:
-    share = SHARES_JUDGED[0]
-    medians, errors = [], []
-    for name in colours:
-        median, least, most = spread([r["store"] for r in costs[size_mb, name, share]])
-        medians.append(median)
-        errors.append((median - least, most - median))
-    axis.bar(list(colours), medians, yerr=list(zip(*errors, strict=True)), color=colours.values())
-    axis.set(yscale="log", ylabel="ns")
-    axis.set_title(f"first store to a page ({size_mb} MB, 1 % written)", fontsize=9, loc="left")
-    axis.tick_params(axis="x", rotation=60)
+def draw_first_store(axis: Any, rows: list[Row], colours: dict[str, str]) -> None:
+    """A bar for each technique from the top, its median written behind it."""
+    for place, row in enumerate(rows):
+        median, least, most = (float(row[c]) for c in ("first store ns", "least", "most"))
+        error = [[median - least], [most - median]]
+        axis.barh(place, median, xerr=error, color=colours[row["technique"]], ecolor="dimgrey")
+        axis.annotate(
+            f"{median:,.0f}", (most, place), (5, 0), textcoords="offset points", va="center"
+        )
+    axis.set(xscale="log", xlabel="ns, median and range of the rounds")
+    axis.set_xlim(10, 8 * axis.get_xlim()[1])  # room for the last figure
+    axis.set_yticks(range(len(rows)), [row["technique"] for row in rows])
+    axis.invert_yaxis()
 
 
-def draw_scan(axis: Any, costs: Costs, size_mb: int, colours: dict[str, str]) -> None:
-    pages = size_mb << 8
+def draw_scan(axis: Any, rows: list[Row], colours: dict[str, str]) -> None:
+    """A line for each technique; the shares stand at equal distances, as 0 is one of them."""
+    shares = sorted({str(row["written %"]) for row in rows}, key=float)
     for name, colour in colours.items():
-        shares = sorted(share for size, other, share in costs if (size, other) == (size_mb, name))
-        values = [
-            spread([r["take"] / pages for r in costs[size_mb, name, share]])[0] for share in shares
-        ]
-        axis.plot([share / 1e4 for share in shares], values, "o-", color=colour, label=name)
+        by_share = {
+            row["written %"]: float(row["scan+reset ns/page"])
+            for row in rows
+            if row["technique"] == name
+        }
+        axis.plot([by_share.get(share) for share in shares], "o-", color=colour)
     axis.set(yscale="log", xlabel="pages written, %", ylabel="ns per page watched")
-    axis.set_xscale("symlog", linthresh=0.01)
-    axis.set_xlim(-0.002, 150)
-    axis.set_title(f"scan and reset ({size_mb} MB)", fontsize=9, loc="left")
-    axis.legend(fontsize=7)
+    axis.set_xticks(range(len(shares)), shares)
 
 
-def draw_uses(axis: Any, works: Works, colours: dict[str, str]) -> None:
-    width = 0.8 / len(colours)
-    for place, found in enumerate(works.values()):
-        for i, (name, colour) in enumerate(colours.items()):
-            if name in found:
-                axis.bar(place + i * width, ratio(found[name], found[OURS]), width, color=colour)
+def draw_uses(axis: Any, rows: list[Row], colours: dict[str, str]) -> None:
+    """A column of points for each use: bars would need a zero, which this scale has not."""
+    uses = list(dict.fromkeys(row["use"] for row in rows))
+    names = ["nothing", *colours]
+    for row in rows:
+        place = uses.index(row["use"]) + 0.07 * (names.index(row["technique"]) - len(names) / 2)
+        marker, colour = ("x", "black") if row["technique"] == "nothing" else ("o", None)
+        axis.plot(place, float(row["of ours"]), marker, color=colour or colours[row["technique"]])
     axis.axhline(1, color="grey", linewidth=0.8)
-    axis.set(yscale="log", ylabel=f"time of a cycle, {OURS} = 1")
-    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(works))], list(works))
-    axis.set_title("emulated uses of GetWriteWatch", fontsize=9, loc="left")
+    axis.set(yscale="log", ylabel=f"time of a cycle, {OURS} = 1 (x: without a watch)")
+    axis.set_xticks(range(len(uses)), uses)
+    axis.set_xlim(-0.5, len(uses) - 0.5)
 
 
 if __name__ == "__main__":

@@ -210,6 +210,13 @@ def write_csv(name: str, facts: Row, rows: Sequence[Row]) -> Path:
     return path
 
 
+def read_csv(name: str) -> list[Row]:
+    """The rows that write_csv wrote, as text; None where a row has no such column."""
+    with (RESULTS / f"{name}.csv").open(newline="") as file:
+        table = csv.DictReader(line for line in file if not line.startswith("#"))
+        return [{column: cell or None for column, cell in row.items()} for row in table]
+
+
 def mb(count: float) -> float:
     """Bytes as 10^6 bytes."""
     return count / 1e6

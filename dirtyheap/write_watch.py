@@ -224,12 +224,12 @@ class WriteWatch:
             is shared then, so commits and this watch see the same writes. The buffer is held until
             ``close()``: an ``mmap`` cannot be closed, a ``bytearray`` not resized meanwhile.
         technique: ``"auto"`` takes the first that works of ``"uffd"`` (userfaultfd by system call),
-            ``"uffd-dev"`` (by device node) and ``"compare"``: with a copy of the memory, 0.25 us
+            ``"uffd-dev"`` (by device node) and ``"compare"``: with a copy of the memory, 0.3 us
             per page and scan, twice the memory. That cannot see a write that changes nothing or was
             undone before the scan: copy told pages while nobody writes to them.
             ``DIRTYHEAP_TRACKER`` says what "auto" means.
 
-    Cost: opening arms every page, 30 to 50 ns each, and 2 MiB of page tables per GiB where nothing
+    Cost: opening arms every page, 30 to 70 ns each, and 2 MiB of page tables per GiB where nothing
     was touched yet; two file descriptors; one bit per page and cursor. A clean scan is about 1 ns
     per page.
 

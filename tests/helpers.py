@@ -9,6 +9,7 @@ import pickle
 import random
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,19 @@ import dirtyheap as dh
 from dirtyheap._ffi import lib
 
 TRACKERS = ("auto", "compare")
+
+
+# --- C beside the tests --------------------------------------------------------------------------
+
+
+def compile_library(output: Path, *sources: Path, flags: tuple[str, ...] = ()) -> Path:
+    """Build a shared library from C sources; returns ``output``."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
+    assert compiler, "a C compiler is needed, as for building the library"
+    usual = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
+    names = [str(source) for source in sources]
+    subprocess.run([compiler, *usual, *flags, "-o", str(output), *names], check=True)
+    return output
 
 
 # --- kernel features -----------------------------------------------------------------------------

@@ -86,21 +86,6 @@ int dhl_technique_find(const char *name)
     return -1;
 }
 
-/* --- what techniques share -------------------------------------------------------------------- */
-
-void dhl_report(const dh_bits *pages, uint64_t first, uint64_t limit, uint64_t shift,
-                dh_watch_report report, void *context)
-{
-    uint64_t from = report != NULL ? dh_bits_next(pages, first, limit) : limit;
-
-    while (from < limit) {
-        uint64_t end = dh_bits_next_clear(pages, from, limit);
-
-        report(context, (dh_pgno)(from + shift), end - from);
-        from = dh_bits_next(pages, end, limit);
-    }
-}
-
 /* --- does it work here? ----------------------------------------------------------------------- */
 
 typedef struct {

@@ -43,12 +43,9 @@ typedef struct {
 } fork_image;
 
 typedef struct {
-    uint8_t *base;
-    uint64_t pages_count;
-    pid_t owner;
+    dhl_pages pages; /* written: differed between two images */
     fork_image image;
-    dh_bits written;  /* differed between two images, not yet taken     */
-    uint8_t *buffers; /* [2][CHUNK_BYTES]                               */
+    uint8_t *buffers; /* [2][CHUNK_BYTES]                     */
 } fork_watch;
 
 /* --- images ----------------------------------------------------------------------------------- */
@@ -69,20 +66,19 @@ _Noreturn static void image_live(int end)
 
 static int image_clone(fork_image *image)
 {
-    sigset_t all, mask;
+    sigset_t mask;
     int ends[2];
     long pid;
     int rc;
 
     if (pipe2(ends, O_CLOEXEC) != 0)
         return errno;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &mask);
+    dhl_signals_block(&mask);
     pid = syscall(SYS_clone, 0, NULL, NULL, NULL, NULL);
     if (pid == 0)
         image_live(ends[0]);
     rc = errno;
-    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    dhl_signals_unblock(&mask);
     close(ends[0]);
     if (pid < 0) {
         close(ends[1]);
@@ -141,7 +137,7 @@ static int image_read(const fork_image *image, const uint8_t *from, size_t bytes
 static int chunk_compare(fork_watch *watch, const fork_image *newer, uint64_t first, uint64_t count,
                          dh_bits *found)
 {
-    const uint8_t *memory = watch->base + (first << DH_PAGE_SHIFT);
+    const uint8_t *memory = watch->pages.base + (first << DH_PAGE_SHIFT);
     size_t bytes = (size_t)count << DH_PAGE_SHIFT;
     const uint8_t *now = memory;
     int rc = image_read(&watch->image, memory, bytes, watch->buffers);
@@ -207,22 +203,18 @@ static int fork_open(const dh_range *range, const void *argument, void **state_o
     watch = calloc(1, sizeof(*watch));
     if (watch == NULL)
         return ENOMEM;
-    watch->base = range->base;
-    watch->pages_count = range->pages_count;
-    watch->owner = getpid();
-    rc = dh_bits_init(&watch->written, range->pages_count);
+    rc = dhl_pages_init(&watch->pages, range);
     if (rc != 0)
         goto fail_watch;
     rc = dh_reserve(2 * CHUNK_BYTES, &buffers);
     if (rc != 0)
-        goto fail_written;
+        goto fail_pages;
     watch->buffers = buffers;
-    dh_bits_set_run(&watch->written, 0, range->pages_count); /* until armed */
     *state_out = watch;
     return 0;
 
-fail_written:
-    dh_bits_finish(&watch->written);
+fail_pages:
+    dhl_pages_finish(&watch->pages);
 fail_watch:
     free(watch);
     return rc;
@@ -233,10 +225,10 @@ static void fork_close(void *state)
 {
     fork_watch *watch = state;
 
-    if (watch->owner == getpid())
+    if (dhl_pages_are_ours(&watch->pages))
         image_drop(&watch->image);
     dh_unreserve(watch->buffers, 2 * CHUNK_BYTES);
-    dh_bits_finish(&watch->written);
+    dhl_pages_finish(&watch->pages);
     free(watch);
 }
 
@@ -254,11 +246,11 @@ static int fork_take(fork_watch *watch, uint64_t first, uint64_t limit, dh_watch
         return rc;
     }
     if (watch->image.pid != 0)
-        rc = range_compare(watch, &newer, 0, watch->pages_count, &watch->written);
+        rc = range_compare(watch, &newer, 0, watch->pages.count, &watch->pages.written);
     image_drop(&watch->image);
     watch->image = newer;
-    dhl_report(&watch->written, first, limit, 0, report, context);
-    dh_bits_clear_run(&watch->written, first, limit - first);
+    dhl_report(&watch->pages.written, first, limit, 0, report, context);
+    dh_bits_clear_run(&watch->pages.written, first, limit - first);
     return rc;
 }
 
@@ -267,13 +259,13 @@ static int fork_peek(fork_watch *watch, uint64_t first, uint64_t limit, dh_watch
                      void *context)
 {
     dh_bits found;
-    int rc = dh_bits_init(&found, watch->pages_count);
+    int rc = dh_bits_init(&found, watch->pages.count);
 
     if (rc != 0) {
         report(context, (dh_pgno)first, limit - first);
         return rc;
     }
-    dh_bits_or(&found, &watch->written, watch->pages_count);
+    dh_bits_or(&found, &watch->pages.written, watch->pages.count);
     if (watch->image.pid != 0)
         rc = range_compare(watch, NULL, first, limit, &found);
     dhl_report(&found, first, limit, 0, report, context);
@@ -286,8 +278,8 @@ static int fork_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mo
 {
     fork_watch *watch = state;
 
-    DH_ASSERT(first + count <= watch->pages_count);
-    if (watch->owner != getpid())
+    DH_ASSERT(first + count <= watch->pages.count);
+    if (!dhl_pages_are_ours(&watch->pages))
         return DH_E_FORKED;
     return mode == DH_SCAN_TAKE ? fork_take(watch, first, first + count, report, context)
                                 : fork_peek(watch, first, first + count, report, context);
@@ -300,16 +292,16 @@ static int fork_arm(void *state, uint64_t pages_count)
     fork_image newer;
     int rc;
 
-    if (watch->owner != getpid())
+    if (!dhl_pages_are_ours(&watch->pages))
         return DH_E_FORKED;
     rc = image_make(&newer);
     if (rc != 0)
         return rc;
-    if (watch->image.pid != 0 && pages_count < watch->pages_count)
-        rc = range_compare(watch, &newer, pages_count, watch->pages_count, &watch->written);
+    if (watch->image.pid != 0 && pages_count < watch->pages.count)
+        rc = range_compare(watch, &newer, pages_count, watch->pages.count, &watch->pages.written);
     image_drop(&watch->image);
     watch->image = newer;
-    dh_bits_clear_run(&watch->written, 0, pages_count);
+    dh_bits_clear_run(&watch->pages.written, 0, pages_count);
     return rc;
 }
 

@@ -29,7 +29,6 @@
 #include "lab.h"
 
 #define SLOTS_COUNT 256u
-#define CHUNK_PAGES 8192u /* protected again under one hold of the lock */
 
 /* A watched range. Static, because a handler may still look at one whose watch is being closed:
  * base and limit are read without the lock and looked at again under it. */
@@ -71,17 +70,14 @@ static void slot_unlock(mprotect_slot *slot)
 /* From ordinary code: no handler may run in this thread while it holds the lock. */
 static void slot_enter(mprotect_slot *slot, sigset_t *mask_out)
 {
-    sigset_t all;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, mask_out);
+    dhl_signals_block(mask_out);
     slot_lock(slot);
 }
 
 static void slot_leave(mprotect_slot *slot, const sigset_t *mask)
 {
     slot_unlock(slot);
-    pthread_sigmask(SIG_SETMASK, mask, NULL);
+    dhl_signals_unblock(mask);
 }
 
 /* --- the handler ------------------------------------------------------------------------------ */
@@ -286,7 +282,7 @@ static int mprotect_open(const dh_range *range, const void *argument, void **sta
     if (watch == NULL)
         return ENOMEM;
     watch->pages_count = range->pages_count;
-    rc = dh_bits_init(&watch->chunk, CHUNK_PAGES);
+    rc = dh_bits_init(&watch->chunk, DHL_CHUNK_PAGES);
     if (rc != 0)
         goto fail_watch;
     pthread_mutex_lock(&slots_lock);
@@ -371,38 +367,32 @@ static int slot_protect(mprotect_slot *slot, uint64_t first, uint64_t limit)
     return errno;
 }
 
-/* Lock held. Copy the written pages of a chunk and, to take them, clear first and protect after: a
- * store in between belongs to this scan. Pages that could not be protected stay written. */
-static int chunk_take(mprotect_watch *watch, uint64_t first, uint64_t limit, dh_scan_mode mode)
+/* Lock held. To take what was copied, clear first and protect after: a store in between belongs to
+ * this scan. Pages that could not be protected stay written. */
+static int slot_take(mprotect_slot *slot, uint64_t first, uint64_t limit)
 {
-    mprotect_slot *slot = watch->slot;
-    uint64_t lowest = limit, highest = first;
     int rc;
 
-    dh_bits_clear_all(&watch->chunk, CHUNK_PAGES);
-    for (uint64_t pgno = dh_bits_next(&slot->written, first, limit); pgno < limit;
-         pgno = dh_bits_next(&slot->written, pgno + 1, limit)) {
-        dh_bits_set(&watch->chunk, pgno - first);
-        lowest = pgno < lowest ? pgno : lowest;
-        highest = pgno;
-    }
-    if (mode != DH_SCAN_TAKE || lowest == limit)
-        return 0;
-    dh_bits_clear_run(&slot->written, lowest, highest + 1 - lowest);
-    rc = slot_protect(slot, lowest, highest + 1);
+    dh_bits_clear_run(&slot->written, first, limit - first);
+    rc = slot_protect(slot, first, limit);
     if (rc != 0)
-        dh_bits_set_run(&slot->written, lowest, highest + 1 - lowest);
+        dh_bits_set_run(&slot->written, first, limit - first);
     return rc;
 }
 
-static int chunk_scan(mprotect_watch *watch, uint64_t first, uint64_t limit, dh_scan_mode mode)
+static int chunk_scan(void *state, dh_bits *chunk, uint64_t first, uint64_t count,
+                      dh_scan_mode mode)
 {
+    mprotect_slot *slot = ((mprotect_watch *)state)->slot;
+    uint64_t behind;
     sigset_t mask;
-    int rc;
+    int rc = 0;
 
-    slot_enter(watch->slot, &mask);
-    rc = chunk_take(watch, first, limit, mode);
-    slot_leave(watch->slot, &mask);
+    slot_enter(slot, &mask);
+    behind = dhl_chunk_copy(chunk, &slot->written, first, count);
+    if (mode == DH_SCAN_TAKE && behind != 0)
+        rc = slot_take(slot, first + dh_bits_next(chunk, 0, behind), first + behind);
+    slot_leave(slot, &mask);
     return rc;
 }
 
@@ -410,21 +400,12 @@ static int mprotect_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mod
                          dh_watch_report report, void *context)
 {
     mprotect_watch *watch = state;
-    uint64_t limit = first + count;
-    int rc_first = 0;
 
-    DH_ASSERT(limit <= watch->pages_count);
+    DH_ASSERT(first + count <= watch->pages_count);
     if (watch->slot->owner != getpid())
         return DH_E_FORKED;
-    for (uint64_t pgno = first; pgno < limit; pgno += CHUNK_PAGES) {
-        uint64_t end = limit - pgno > CHUNK_PAGES ? pgno + CHUNK_PAGES : limit;
-        int rc = chunk_scan(watch, pgno, end, mode);
-
-        if (rc != 0 && rc_first == 0)
-            rc_first = rc;
-        dhl_report(&watch->chunk, 0, end - pgno, pgno, report, context);
-    }
-    return rc_first;
+    return dhl_scan_in_chunks(watch, chunk_scan, &watch->chunk, first, count, mode, report,
+                              context);
 }
 
 static int mprotect_arm(void *state, uint64_t pages_count)

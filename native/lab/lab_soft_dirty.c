@@ -31,12 +31,9 @@
 
 typedef struct soft_dirty_watch soft_dirty_watch;
 struct soft_dirty_watch {
-    uint8_t *base;
-    uint64_t pages_count;
-    pid_t owner;
-    int pagemap;     /* both act on the memory of the process that opened them      */
-    int clear_refs;  /* -1 in a forked child                                        */
-    dh_bits written; /* gathered and not taken; guarded by watches_lock             */
+    dhl_pages pages; /* written: gathered; guarded by watches_lock            */
+    int pagemap;     /* both act on the memory of the process that opened them */
+    int clear_refs;  /* -1 in a forked child                                   */
     soft_dirty_watch *next;
     soft_dirty_watch *previous;
     uint64_t entries[ENTRIES_MAX]; /* of pagemap; guarded by watches_lock */
@@ -51,7 +48,7 @@ static soft_dirty_watch *watches_first;
 /* Pages [first, first + count) of the range, count <= ENTRIES_MAX, into entries. */
 static int entries_read(soft_dirty_watch *watch, uint64_t first, uint64_t count)
 {
-    uint64_t pgno = ((uint64_t)(uintptr_t)watch->base >> DH_PAGE_SHIFT) + first;
+    uint64_t pgno = ((uint64_t)(uintptr_t)watch->pages.base >> DH_PAGE_SHIFT) + first;
     ssize_t size = (ssize_t)(count * sizeof(uint64_t));
     ssize_t got =
         pread(watch->pagemap, watch->entries, (size_t)size, (off_t)(pgno * sizeof(uint64_t)));
@@ -69,13 +66,13 @@ static int watch_gather(soft_dirty_watch *watch, uint64_t first, uint64_t limit)
         int rc = entries_read(watch, first, count);
 
         if (rc != 0) {
-            dh_bits_set_run(&watch->written, first, count);
+            dh_bits_set_run(&watch->pages.written, first, count);
             rc_first = rc_first != 0 ? rc_first : rc;
             continue;
         }
         for (uint64_t i = 0; i < count; i++)
             if ((watch->entries[i] & SOFT_DIRTY) != 0)
-                dh_bits_set(&watch->written, first + i);
+                dh_bits_set(&watch->pages.written, first + i);
     }
     return rc_first;
 }
@@ -93,7 +90,7 @@ static int process_take(const soft_dirty_watch *by)
     int rc_first = 0;
 
     for (soft_dirty_watch *watch = watches_first; watch != NULL; watch = watch->next) {
-        int rc = watch_gather(watch, 0, watch->pages_count);
+        int rc = watch_gather(watch, 0, watch->pages.count);
 
         if (watch == by)
             rc_first = rc;
@@ -113,14 +110,14 @@ static int proof_run(soft_dirty_watch *proof, char *why_out, size_t why_size)
     int rc;
 
     for (unsigned i = 0; i < PROOF_PAGES; i++)
-        *(volatile uint8_t *)(proof->base + i * DH_PAGE_BYTES) = 1;
+        *(volatile uint8_t *)(proof->pages.base + i * DH_PAGE_BYTES) = 1;
     rc = process_take(proof);
     if (rc == 0)
         rc = entries_read(proof, 0, PROOF_PAGES);
     for (unsigned i = 0; rc == 0 && i < PROOF_PAGES; i++)
         if ((proof->entries[i] & SOFT_DIRTY) != 0)
             rc = DH_E_TRACKER;
-    *(volatile uint8_t *)(proof->base + DH_PAGE_BYTES) = 2;
+    *(volatile uint8_t *)(proof->pages.base + DH_PAGE_BYTES) = 2;
     if (rc == 0)
         rc = entries_read(proof, 0, PROOF_PAGES);
     if (rc == 0 && ((proof->entries[0] & SOFT_DIRTY) != 0 ||
@@ -146,8 +143,8 @@ static int proof_make(const soft_dirty_watch *watch, char *why_out, size_t why_s
     rc = dh_reserve(PROOF_PAGES * DH_PAGE_BYTES, &pages);
     if (rc == 0) {
         *proof = *watch;
-        proof->base = pages;
-        proof->pages_count = PROOF_PAGES;
+        proof->pages.base = pages;
+        proof->pages.count = PROOF_PAGES;
         pthread_mutex_lock(&watches_lock);
         rc = proof_run(proof, why_out, why_size);
         pthread_mutex_unlock(&watches_lock);
@@ -208,19 +205,15 @@ static int soft_dirty_open(const dh_range *range, const void *argument, void **s
     (void)argument;
     if (watch == NULL)
         return ENOMEM;
-    watch->base = range->base;
-    watch->pages_count = range->pages_count;
-    watch->owner = getpid();
-    rc = dh_bits_init(&watch->written, range->pages_count);
+    rc = dhl_pages_init(&watch->pages, range);
     if (rc != 0)
         goto fail_watch;
     rc = descriptors_open(watch, why_out, why_size);
     if (rc != 0)
-        goto fail_written;
+        goto fail_pages;
     rc = proof_make(watch, why_out, why_size);
     if (rc != 0)
         goto fail_descriptors;
-    dh_bits_set_run(&watch->written, 0, range->pages_count); /* until armed */
     watch_link(watch);
     *state_out = watch;
     return 0;
@@ -228,8 +221,8 @@ static int soft_dirty_open(const dh_range *range, const void *argument, void **s
 fail_descriptors:
     close(watch->pagemap);
     close(watch->clear_refs);
-fail_written:
-    dh_bits_finish(&watch->written);
+fail_pages:
+    dhl_pages_finish(&watch->pages);
 fail_watch:
     free(watch);
     return rc;
@@ -239,13 +232,11 @@ static void soft_dirty_close(void *state)
 {
     soft_dirty_watch *watch = state;
 
-    if (watch->owner == getpid()) /* in a child the list was forgotten */
+    if (dhl_pages_are_ours(&watch->pages)) /* in a child the list was forgotten */
         watch_unlink(watch);
-    if (watch->pagemap >= 0)
-        close(watch->pagemap);
-    if (watch->clear_refs >= 0)
-        close(watch->clear_refs);
-    dh_bits_finish(&watch->written);
+    dhl_close(&watch->pagemap);
+    dhl_close(&watch->clear_refs);
+    dhl_pages_finish(&watch->pages);
     free(watch);
 }
 
@@ -257,14 +248,14 @@ static int soft_dirty_scan(void *state, dh_pgno first, uint64_t count, dh_scan_m
     uint64_t limit = first + count;
     int rc;
 
-    DH_ASSERT(limit <= watch->pages_count);
-    if (watch->owner != getpid())
+    DH_ASSERT(limit <= watch->pages.count);
+    if (!dhl_pages_are_ours(&watch->pages))
         return DH_E_FORKED;
     pthread_mutex_lock(&watches_lock);
     rc = mode == DH_SCAN_TAKE ? process_take(watch) : watch_gather(watch, first, limit);
-    dhl_report(&watch->written, first, limit, 0, report, context);
+    dhl_report(&watch->pages.written, first, limit, 0, report, context);
     if (mode == DH_SCAN_TAKE && rc == 0)
-        dh_bits_clear_run(&watch->written, first, limit - first);
+        dh_bits_clear_run(&watch->pages.written, first, limit - first);
     pthread_mutex_unlock(&watches_lock);
     return rc;
 }
@@ -281,10 +272,8 @@ static void soft_dirty_fork_child(void *state)
 
     watches_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     watches_first = NULL;
-    close(watch->pagemap);
-    close(watch->clear_refs);
-    watch->pagemap = -1;
-    watch->clear_refs = -1;
+    dhl_close(&watch->pagemap);
+    dhl_close(&watch->clear_refs);
 }
 
 const dh_tracker dhl_tracker_soft_dirty = {

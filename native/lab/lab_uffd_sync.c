@@ -56,20 +56,16 @@ _Static_assert(sizeof(sync_message) == 32, "layout of struct uffd_msg");
 #define FEATURE_PAGEFAULT_FLAG_WP ((uint64_t)1)
 
 #define MESSAGES_MAX 16u
-#define CHUNK_PAGES 8192u /* protected again under one hold of the lock           */
 /* A call costs what protecting so many protected pages does. */
 #define GAP_PAGES 16u
 
 typedef struct {
-    uint8_t *base;
-    uint64_t pages_count;
-    pid_t owner;
-    int uffd; /* -1 in a forked child                                          */
-    int stop; /* eventfd: the thread shall end                                 */
+    dhl_pages pages; /* one that is not written is protected, once armed              */
+    int uffd;        /* -1 in a forked child                                          */
+    int stop;        /* eventfd: the thread shall end                                 */
     bool is_serving;
     pthread_t thread;
-    pthread_mutex_t lock; /* guards written, and protection with it              */
-    dh_bits written;      /* a page not in here is protected, once armed         */
+    pthread_mutex_t lock; /* guards pages.written, and protection with it        */
     bool is_lost;         /* the thread has given up; guarded by lock            */
     dh_bits chunk;        /* pages of a chunk, to be reported without the lock */
 } sync_watch;
@@ -80,7 +76,7 @@ typedef struct {
 static int protect(const sync_watch *watch, uint64_t first, uint64_t count, bool is_protected)
 {
     sync_writeprotect arg = {
-        .start = (uint64_t)(uintptr_t)watch->base + (first << DH_PAGE_SHIFT),
+        .start = (uint64_t)(uintptr_t)watch->pages.base + (first << DH_PAGE_SHIFT),
         .len = count << DH_PAGE_SHIFT,
         .mode = is_protected ? WRITEPROTECT_MODE_WP : 0,
     };
@@ -94,8 +90,8 @@ static int protect(const sync_watch *watch, uint64_t first, uint64_t count, bool
 static int protect_register(const sync_watch *watch)
 {
     dhk_uffdio_register arg = {
-        .start = (uint64_t)(uintptr_t)watch->base,
-        .len = watch->pages_count << DH_PAGE_SHIFT,
+        .start = (uint64_t)(uintptr_t)watch->pages.base,
+        .len = watch->pages.count << DH_PAGE_SHIFT,
         .mode = DHK_UFFDIO_REGISTER_MODE_WP,
     };
 
@@ -106,13 +102,13 @@ static int protect_register(const sync_watch *watch)
 
 static int serve_fault(sync_watch *watch, uint64_t address)
 {
-    uint64_t pgno = (address - (uint64_t)(uintptr_t)watch->base) >> DH_PAGE_SHIFT;
+    uint64_t pgno = (address - (uint64_t)(uintptr_t)watch->pages.base) >> DH_PAGE_SHIFT;
     int rc;
 
-    if (pgno >= watch->pages_count)
+    if (pgno >= watch->pages.count)
         return ERANGE;
     pthread_mutex_lock(&watch->lock);
-    dh_bits_set(&watch->written, pgno);
+    dh_bits_set(&watch->pages.written, pgno);
     rc = protect(watch, pgno, 1, false);
     pthread_mutex_unlock(&watch->lock);
     return rc;
@@ -138,7 +134,7 @@ static int serve_messages(sync_watch *watch)
 /* Nobody may wait for a thread that is gone: end the protection, which wakes all writers. */
 static void serve_give_up(sync_watch *watch)
 {
-    sync_range all = {(uint64_t)(uintptr_t)watch->base, watch->pages_count << DH_PAGE_SHIFT};
+    sync_range all = {(uint64_t)(uintptr_t)watch->pages.base, watch->pages.count << DH_PAGE_SHIFT};
 
     pthread_mutex_lock(&watch->lock);
     watch->is_lost = true;
@@ -169,13 +165,12 @@ static void *serve(void *context)
 
 static int serve_start(sync_watch *watch)
 {
-    sigset_t all, mask;
+    sigset_t mask;
     int rc;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &mask);
+    dhl_signals_block(&mask);
     rc = pthread_create(&watch->thread, NULL, serve, watch);
-    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    dhl_signals_unblock(&mask);
     watch->is_serving = rc == 0;
     return rc;
 }
@@ -217,15 +212,12 @@ static int sync_open(const dh_range *range, const void *argument, void **state_o
     (void)argument;
     if (watch == NULL)
         return ENOMEM;
-    watch->base = range->base;
-    watch->pages_count = range->pages_count;
-    watch->owner = getpid();
-    rc = dh_bits_init(&watch->written, range->pages_count);
+    rc = dhl_pages_init(&watch->pages, range);
     if (rc != 0)
         goto fail_watch;
-    rc = dh_bits_init(&watch->chunk, CHUNK_PAGES);
+    rc = dh_bits_init(&watch->chunk, DHL_CHUNK_PAGES);
     if (rc != 0)
-        goto fail_written;
+        goto fail_pages;
     rc = pthread_mutex_init(&watch->lock, NULL);
     if (rc != 0)
         goto fail_chunk;
@@ -245,7 +237,6 @@ static int sync_open(const dh_range *range, const void *argument, void **state_o
                  strerror(rc));
         goto fail_uffd;
     }
-    dh_bits_set_run(&watch->written, 0, range->pages_count); /* until armed */
     *state_out = watch;
     return 0;
 
@@ -257,8 +248,8 @@ fail_lock:
     pthread_mutex_destroy(&watch->lock);
 fail_chunk:
     dh_bits_finish(&watch->chunk);
-fail_written:
-    dh_bits_finish(&watch->written);
+fail_pages:
+    dhl_pages_finish(&watch->pages);
 fail_watch:
     free(watch);
     return rc;
@@ -270,7 +261,7 @@ static int sync_begin(void *state)
     sync_watch *watch = state;
     int rc;
 
-    if (watch->owner != getpid())
+    if (!dhl_pages_are_ours(&watch->pages))
         return DH_E_FORKED;
     rc = protect_register(watch);
     if (rc == 0 && !watch->is_serving)
@@ -283,20 +274,18 @@ static int sync_begin(void *state)
 static void sync_close(void *state)
 {
     sync_watch *watch = state;
-    bool is_ours = watch->owner == getpid();
+    bool is_ours = dhl_pages_are_ours(&watch->pages);
 
     if (is_ours && watch->is_serving) {
         eventfd_write(watch->stop, 1);
         pthread_join(watch->thread, NULL);
     }
-    if (watch->uffd >= 0)
-        close(watch->uffd);
-    if (watch->stop >= 0)
-        close(watch->stop);
+    dhl_close(&watch->uffd);
+    dhl_close(&watch->stop);
     if (is_ours)
         pthread_mutex_destroy(&watch->lock);
     dh_bits_finish(&watch->chunk);
-    dh_bits_finish(&watch->written);
+    dhl_pages_finish(&watch->pages);
     free(watch);
 }
 
@@ -304,12 +293,8 @@ static void sync_fork_child(void *state)
 {
     sync_watch *watch = state;
 
-    if (watch->uffd >= 0)
-        close(watch->uffd);
-    if (watch->stop >= 0)
-        close(watch->stop);
-    watch->uffd = -1;
-    watch->stop = -1;
+    dhl_close(&watch->uffd);
+    dhl_close(&watch->stop);
 }
 
 /* --- scanning --------------------------------------------------------------------------------- */
@@ -336,23 +321,30 @@ static int chunk_protect(sync_watch *watch, uint64_t first, uint64_t count)
 }
 
 /* Lock held. What could not be protected stays written. */
-static int chunk_take(sync_watch *watch, uint64_t first, uint64_t count, dh_scan_mode mode)
+static int chunk_take(sync_watch *watch, uint64_t first, uint64_t count)
 {
-    int rc;
+    int rc = chunk_protect(watch, first, count);
 
-    dh_bits_clear_all(&watch->chunk, CHUNK_PAGES);
-    for (uint64_t pgno = dh_bits_next(&watch->written, first, first + count); pgno < first + count;
-         pgno = dh_bits_next(&watch->written, pgno + 1, first + count))
-        dh_bits_set(&watch->chunk, pgno - first);
-    if (watch->is_lost) {
-        dh_bits_set_run(&watch->chunk, 0, count);
-        return DH_E_WATCH;
-    }
-    if (mode != DH_SCAN_TAKE)
-        return 0;
-    rc = chunk_protect(watch, first, count);
     if (rc == 0)
-        dh_bits_clear_run(&watch->written, first, count);
+        dh_bits_clear_run(&watch->pages.written, first, count);
+    return rc;
+}
+
+static int chunk_scan(void *state, dh_bits *chunk, uint64_t first, uint64_t count,
+                      dh_scan_mode mode)
+{
+    sync_watch *watch = state;
+    int rc = 0;
+
+    pthread_mutex_lock(&watch->lock);
+    dhl_chunk_copy(chunk, &watch->pages.written, first, count);
+    if (watch->is_lost) {
+        dh_bits_set_run(chunk, 0, count);
+        rc = DH_E_WATCH;
+    } else if (mode == DH_SCAN_TAKE) {
+        rc = chunk_take(watch, first, count);
+    }
+    pthread_mutex_unlock(&watch->lock);
     return rc;
 }
 
@@ -360,24 +352,12 @@ static int sync_scan(void *state, dh_pgno first, uint64_t count, dh_scan_mode mo
                      dh_watch_report report, void *context)
 {
     sync_watch *watch = state;
-    uint64_t limit = first + count;
-    int rc_first = 0;
 
-    DH_ASSERT(limit <= watch->pages_count);
-    if (watch->owner != getpid())
+    DH_ASSERT(first + count <= watch->pages.count);
+    if (!dhl_pages_are_ours(&watch->pages))
         return DH_E_FORKED;
-    for (uint64_t pgno = first; pgno < limit; pgno += CHUNK_PAGES) {
-        uint64_t chunk_count = limit - pgno > CHUNK_PAGES ? CHUNK_PAGES : limit - pgno;
-        int rc;
-
-        pthread_mutex_lock(&watch->lock);
-        rc = chunk_take(watch, pgno, chunk_count, mode);
-        pthread_mutex_unlock(&watch->lock);
-        if (rc != 0 && rc_first == 0)
-            rc_first = rc;
-        dhl_report(&watch->chunk, 0, chunk_count, pgno, report, context);
-    }
-    return rc_first;
+    return dhl_scan_in_chunks(watch, chunk_scan, &watch->chunk, first, count, mode, report,
+                              context);
 }
 
 static int sync_arm(void *state, uint64_t pages_count)
@@ -390,10 +370,10 @@ static int sync_register_anew(void *state, dh_pgno first, uint64_t count)
 {
     sync_watch *watch = state;
 
-    if (watch->owner != getpid())
+    if (!dhl_pages_are_ours(&watch->pages))
         return DH_E_FORKED;
     pthread_mutex_lock(&watch->lock);
-    dh_bits_set_run(&watch->written, first, count);
+    dh_bits_set_run(&watch->pages.written, first, count);
     pthread_mutex_unlock(&watch->lock);
     return protect_register(watch) == 0 ? 0 : DH_E_WATCH;
 }

@@ -123,7 +123,7 @@ uint64_t dh_bits_next_clear(const dh_bits *set, uint64_t from, uint64_t limit)
     return bits_find(set, from, limit, UINT64_MAX);
 }
 
-void dh_bits_set_run(dh_bits *set, uint64_t first, uint64_t count)
+void dhi_bits_set_long_run(dh_bits *set, uint64_t first, uint64_t count)
 {
     uint64_t limit = first + count;
 

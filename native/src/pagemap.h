@@ -76,7 +76,7 @@ _Static_assert(sizeof(dhk_uffdio_register) == 32, "layout of struct uffdio_regis
 /* Bytes scanned per chunk: what one error costs. An eighth of the scan within these bounds, for each
  * call of the kernel costs as much as 2000 clean pages. Edges lie at multiples of 2 MiB, so that none
  * cuts a huge page. */
-#define DHI_SCAN_CHUNK_BYTES_MIN ((uint64_t)32 << 20)
+#define DHI_SCAN_CHUNK_BYTES_MIN ((uint64_t)64 << 20)
 #define DHI_SCAN_CHUNK_BYTES_MAX ((uint64_t)128 << 20)
 /* Regions of one call; a chunk may take several. */
 #define DHI_SCAN_VEC_LEN 4096u

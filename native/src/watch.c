@@ -386,19 +386,33 @@ void dh_watch_copy(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit)
 
 /* --- scanning --------------------------------------------------------------------------------- */
 
+/* The open cursors are looked up once and not for each run. */
 typedef struct {
-    dh_watch *watch;
-    bool is_merged; /* false: negative control */
+    dh_bits *cursors[DH_CURSORS_MAX];
+    int cursors_count; /* 0 in the negative control */
     uint64_t pages_count;
 } merge;
+
+/* Lock held. */
+static merge merge_into_cursors(dh_watch *watch)
+{
+    merge m = {.pages_count = 0};
+
+    if (dhi_fault("watch.merge") != 0)
+        return m;
+    for (int i = 0; i < DH_CURSORS_MAX; i++)
+        if (watch->is_open[i])
+            m.cursors[m.cursors_count++] = &watch->cursors[i];
+    return m;
+}
 
 static void merge_run(void *context, dh_pgno first, uint64_t count)
 {
     merge *m = context;
 
     m->pages_count += count;
-    if (m->is_merged)
-        watch_mark_all(m->watch, first, count);
+    for (int i = 0; i < m->cursors_count; i++)
+        dh_bits_set_run(m->cursors[i], first, count);
 }
 
 /* Lock held. Before anything is asked of a tracker. */
@@ -441,7 +455,7 @@ int dhi_watch_ask(dh_watch *watch, dh_pgno first, uint64_t count, dh_scan_mode m
 
 int dhi_watch_merge(dh_watch *watch, dh_pgno first, uint64_t count, uint64_t *pages_out)
 {
-    merge m = {.watch = watch, .is_merged = dhi_fault("watch.merge") == 0};
+    merge m = merge_into_cursors(watch);
     int rc = dhi_watch_mend(watch);
 
     if (rc == 0)

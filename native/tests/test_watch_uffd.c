@@ -16,7 +16,7 @@
 #include "check.h"
 #include "pagemap.h"
 
-#define PAGES_COUNT 20000u /* three chunks */
+#define PAGES_COUNT 40000u /* three chunks */
 
 #ifndef TEST_TRACKER
 #define TEST_TRACKER DH_TRACKER_UFFD
@@ -280,14 +280,14 @@ static void an_error_in_mid_scan_costs_its_chunks_only(void)
     begin_populated();
     for (int round = 0; round < 3; round++) {
         write_page(5);
-        write_page(9000);
+        write_page(20000);
         write_page(PAGES_COUNT - 1);
         CHECK_EQ(dh_fault_set("watch.scan", 1, round == 0 ? EPERM : ENOMEM), 0);
         CHECK_EQ(dh_watch_scan(watch, PAGES_COUNT, &pages_count), round == 0 ? DH_E_WATCH : ENOMEM);
         CHECK_EQ(dh_fault_set(NULL, 0, 0), 0);
         take();
         CHECK(dh_bits_test(&found, 5) && !dh_bits_test(&found, 6));
-        CHECK(dh_bits_test(&found, 9000) && dh_bits_test(&found, PAGES_COUNT - 1));
+        CHECK(dh_bits_test(&found, 20000) && dh_bits_test(&found, PAGES_COUNT - 1));
         CHECK_EQ(dh_bits_count(&found, PAGES_COUNT), pages_count);
         CHECK(pages_count > PAGES_COUNT / 2);
         scan_and_take(); /* they really were re-armed: scanning again and trusting it loses them */
@@ -314,14 +314,14 @@ static void an_untracked_piece_is_noticed_and_tracked_again(void)
     begin_populated();
     for (uint64_t pgno = 0; pgno < 200; pgno += 2)
         write_page(pgno);
-    write_page(15000);
+    write_page(30000);
     CHECK(mmap(dh_arena_page(&arena, 300), 10 * DH_PAGE_BYTES, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == dh_arena_page(&arena, 300));
     CHECK_EQ(dh_watch_scan(watch, PAGES_COUNT, NULL), DH_E_WATCH);
     take();
     for (uint64_t pgno = 0; pgno < 400; pgno++)
         CHECK(dh_bits_test(&found, pgno));
-    CHECK(dh_bits_test(&found, 15000) && !dh_bits_test(&found, 15001));
+    CHECK(dh_bits_test(&found, 30000) && !dh_bits_test(&found, 30001));
 
     scan_and_take();
     for (uint64_t pgno = 300; pgno < 310; pgno++)

@@ -11,7 +11,7 @@
 #include "check.h"
 #include "heap.h"
 
-#define PAGES_COUNT 20000u /* three chunks of the kernel's scan */
+#define PAGES_COUNT 40000u /* three chunks of the kernel's scan */
 #define NO_LIMIT UINT64_MAX
 
 static uint8_t *memory;

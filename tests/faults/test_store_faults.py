@@ -123,7 +123,9 @@ class Trial:
 # --- fault points ---
 
 POINTS = [
-    ("commit.encode", 5), ("commit.encode", errno.ENOMEM), ("watch.scan", 5), ("watch.scan", -3),
+    ("commit.encode", 5), ("commit.encode", errno.ENOMEM),
+    ("watch.scan", errno.EPERM), ("watch.scan", errno.EFAULT), ("watch.scan", errno.ENOMEM),
+    ("watch.scan", -3),
     ("extent.write", errno.EIO), ("extent.write", errno.ENOSPC),
 ]  # fmt: skip
 

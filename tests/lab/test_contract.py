@@ -34,9 +34,16 @@ _SHARED: Row = (dh.TrackerError, "shared memory (as mmap(-1) gives) has no older
 _SHARED_OPEN: Row = (BufferError, "the same; the mapping cannot be closed while the error is alive")
 _WRITABLE_AGAIN: Row = (AssertionError, "whoever changes the protection takes the technique away")
 _READ_ERROR: Row = (OSError, "/proc/pid/mem meets the protected page: EIO")
+_TWO_CALLS: Row = (AssertionError, "a write between the reading of the bits and their clearing")
 
 _OF_BYTES = ("the_same_bytes_written_again_are_told", "a_write_that_was_undone_is_told")
-_OF_SYSTEM_CALLS = ("a_read_is_told", "a_readv_is_told", "a_recv_is_told", "a_direct_read_is_told")
+_OF_SYSTEM_CALLS = (
+    "a_short_read_tells_what_it_brought",
+    "a_read_is_told",
+    "a_readv_is_told",
+    "a_recv_is_told",
+    "a_direct_read_is_told",
+)
 _OF_OTHER_WAYS = (
     "a_page_given_back_is_told",
     "a_write_through_another_mapping_is_told",
@@ -46,7 +53,10 @@ _OF_OTHER_WAYS = (
 
 CANNOT: dict[str, dict[str, Row]] = {
     "hash": dict.fromkeys(_OF_BYTES, _BYTES),
-    "soft-dirty": dict.fromkeys(_OF_OTHER_WAYS, _UNSEEN),
+    "soft-dirty": {
+        **dict.fromkeys(_OF_OTHER_WAYS, _UNSEEN),
+        "a_write_beside_a_get_with_reset_is_told": _TWO_CALLS,
+    },
     "mprotect": {
         **dict.fromkeys(_OF_SYSTEM_CALLS, _REFUSED),
         **dict.fromkeys(_OF_OTHER_WAYS, _UNSEEN),

@@ -10,10 +10,8 @@ back what was stored since the last commit, and the thread's memory stays valid 
 from __future__ import annotations
 
 import ctypes
-import os
 import random
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import TRACKERS, fault, require_tracker, seeded
+from helpers import TRACKERS, compile_library, fault, require_tracker, seeded
 
 import dirtyheap as dh
 from dirtyheap import precopy
@@ -50,13 +48,8 @@ class Storer(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    assert compiler, "a C compiler is needed, as for building the library"
-    path = tmp_path_factory.mktemp("storer") / "storer.so"
-    source = Path(__file__).with_name("storer.c")
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([compiler, *flags, "-o", str(path), str(source)], check=True)
-    loaded = ctypes.CDLL(str(path))
+    output = tmp_path_factory.mktemp("storer") / "storer.so"
+    loaded = ctypes.CDLL(str(compile_library(output, Path(__file__).with_name("storer.c"))))
     loaded.storer_published.restype = ctypes.c_uint64
     return loaded
 

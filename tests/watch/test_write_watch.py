@@ -20,12 +20,14 @@ from typing import Any
 import contract
 import numpy as np
 import pytest
-from contract import CANNOT, CLAUSES, PAGE, TECHNIQUES, told, write
+from contract import CANNOT, CLAUSES, PAGE, SOURCES, TECHNIQUES, told, write
 from helpers import fault, hits, require_tracker, seeded, skip_kernel_test, skip_test
+from kernel_writers import WRITERS, by_direct_read
 
 import dirtyheap as dh
 
 NAMES = sorted(TECHNIQUES)
+MADV_PAGEOUT = 21  # Linux 5.4
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +68,12 @@ def test_the_table_speaks_of_clauses_and_techniques_that_exist() -> None:
     for technique_name, name in CANNOT:
         assert technique_name in TECHNIQUES
         assert name in CLAUSES
-    assert {clause.source for clause in CLAUSES.values()} == set("GRWKD")
+
+
+def test_each_clause_is_cited_or_our_own() -> None:
+    for name, clause in CLAUSES.items():
+        assert bool(clause.cited) == (clause.source != "D"), name
+    assert {clause.source for clause in CLAUSES.values()} == SOURCES.keys()
 
 
 # --- kinds of memory ------------------------------------------------------------------------------
@@ -167,8 +174,65 @@ def test_every_kind_of_memory_is_exact(kind: Any, technique: str, tmp_path: Path
             assert told(watch.get(reset=True)) == sorted(written)
 
 
-def test_huge_pages_of_hugetlb_are_told_whole(technique: str) -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_the_kernels_writes_are_seen_in_every_kind_of_memory(
+    kind: Any, technique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pages = 1300
+    with dh.WriteWatch(kind(pages, tmp_path), technique=technique) as watch:
+        for writer in WRITERS:
+            at = random.randrange(pages - 4) * PAGE + random.randrange(100, PAGE - 100)
+            data = os.urandom(3 * PAGE)
+            if writer is by_direct_read:
+                at -= at % PAGE
+            writer(watch.buffer, at, data)
+            assert watch.buffer[at : at + len(data)] == data
+            expected = list(range(at // PAGE, (at + len(data) - 1) // PAGE + 1))
+            assert told(watch.get(reset=True)) == expected, writer.__name__
+            assert told(watch.get()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_writeback_and_reclaim_are_no_writes_and_hide_none(
+    kind: Any, technique: str, tmp_path: Path
+) -> None:
+    """The kernel takes pages of files away, and anonymous ones where there is swap."""
+    pages = 600
+    memory = kind(pages, tmp_path)
+    with dh.WriteWatch(memory, technique=technique) as watch:
+        for count in (0, 1, 300):
+            written = sorted(random.sample(range(pages), count))
+            write(watch, *written)
+            send_away(watch, memory)
+            if kind is shared_disk_file and technique != "compare":
+                assert present(watch) < pages / 2, "the kernel did take them away"
+            assert told(watch.get()) == written
+            assert sum(watch.buffer[::PAGE]) >= 0, "all are read in again"
+            assert told(watch.get(reset=True)) == written
+            send_away(watch, memory)
+            assert told(watch.get()) == []
+
+
+def send_away(watch: dh.WriteWatch, memory: Any) -> None:
+    if isinstance(memory, mmap.mmap):
+        memory.flush()
+    where, size = contract.address(watch), len(watch.buffer)
+    if contract.libc.madvise(where, size, MADV_PAGEOUT) != 0:
+        error = contract.ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def present(watch: dh.WriteWatch) -> int:
+    kind = dh.pagemap.Category.PRESENT
+    return dh.pagemap.scan(watch.buffer, category_mask=kind, return_mask=kind).pages_count
+
+
+def test_huge_pages_of_hugetlb_are_told_whole(
+    technique: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The kernel protects 2 MiB at once there: more is told, never less, whatever part is asked."""
+    monkeypatch.chdir(tmp_path)
     huge = 2 << 20
     try:
         memory = mmap.mmap(-1, 2 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
@@ -187,6 +251,11 @@ def test_huge_pages_of_hugetlb_are_told_whole(technique: str) -> None:
         write(watch, 3)
         watch.reset(0, 10)
         assert told(watch.get(0, 10)) == []
+        watch.reset()
+        for writer in WRITERS:  # across the boundary of the two
+            writer(watch.buffer, 510 * PAGE, os.urandom(3 * PAGE))
+            assert {510, 511, 512} <= set(told(watch.get(reset=True))), writer.__name__
+            assert told(watch.get()) == []
 
 
 def test_a_range_of_several_mappings_is_one_watch(technique: str, tmp_path: Path) -> None:
@@ -268,7 +337,7 @@ def test_a_repr_says_what_it_is() -> None:
 def test_one_page_of_a_large_range_costs_no_scan_of_all_of_it() -> None:
     """Counted in chunks that the tracker was asked for."""
     require_tracker("uffd")
-    with dh.WriteWatch(1 << 30) as watch:  # eight chunks at least
+    with dh.WriteWatch(1 << 30, technique="uffd") as watch:  # eight chunks at least
         write(watch, 0, 1, 100)
         with fault("watch.scan", rc=0):
             watch.get(max_pages=1, reset=True)
@@ -450,18 +519,21 @@ def test_a_watch_can_be_made_again_and_again_on_the_same_memory(technique: str) 
 def test_overlapping_watches_are_refused() -> None:
     require_tracker("uffd")
     memory = memoryview(mmap.mmap(-1, 30 * PAGE))
-    with dh.WriteWatch(memory[10 * PAGE : 20 * PAGE]) as watch:
+    with dh.WriteWatch(memory[10 * PAGE : 20 * PAGE], technique="uffd") as watch:
         for part in (memory, memory[: 11 * PAGE], memory[19 * PAGE :], watch.buffer):
             with pytest.raises(BufferError, match="another watch of this process"):
-                dh.WriteWatch(part)
+                dh.WriteWatch(part, technique="uffd")
         with dh.WriteWatch(memory, technique="compare") as other:
             write(watch, 3)
             assert (told(watch.get()), told(other.get())) == ([3], [13])
 
 
-def test_the_kernels_refusal_is_explained_and_auto_compares() -> None:
+def test_the_kernels_refusal_is_explained_and_auto_compares(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Somebody else's userfaultfd, as that of an emulator in the same process."""
     require_tracker("uffd")
+    monkeypatch.delenv("DIRTYHEAP_TRACKER", raising=False)
     memory = mmap.mmap(-1, 10 * PAGE)
     uffd = foreign_registration(memory)
     try:
@@ -524,7 +596,7 @@ def test_memory_that_lost_its_tracking_is_an_error_and_never_silence() -> None:
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EFAULT, errno.ENOMEM])
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_scan_that_fails_loses_nothing(technique: str, code: int, after: int) -> None:
-    pages = 20000  # three chunks
+    pages = 40_000  # three chunks
     with dh.WriteWatch(pages * PAGE, technique=technique) as watch:
         other = watch.cursor()
         written = sorted(random.sample(range(pages), 500))
@@ -542,8 +614,9 @@ def test_a_scan_that_fails_loses_nothing(technique: str, code: int, after: int) 
             assert told(cursor.get()) == []
 
 
-def test_arming_that_fails_is_told_and_auto_compares() -> None:
+def test_arming_that_fails_is_told_and_auto_compares(monkeypatch: pytest.MonkeyPatch) -> None:
     require_tracker("uffd")
+    monkeypatch.delenv("DIRTYHEAP_TRACKER", raising=False)
     refused = pytest.raises(dh.TrackerError, match="first scan of this memory failed .Bad addr")
     with fault("watch.arm", 0, errno.EFAULT), refused:
         dh.WriteWatch(PAGE, technique="uffd")
@@ -581,7 +654,7 @@ def buffer_heap(path: Path) -> Iterator[dh.Heap]:
 def test_a_heaps_buffer_shares_the_heaps_watch(buffer_heap: dh.Heap) -> None:
     """Both hear of each write, whoever asks first, through commits, folds and collections."""
     heap, data = buffer_heap, buffer_heap.root["data"]
-    with dh.WriteWatch(data) as watch:
+    with dh.WriteWatch(data, technique="uffd") as watch:
         assert (watch.technique, watch.pages_count) == ("uffd", 100)
         for first, verbs in enumerate((heap.commit, heap.fold, heap.collect)):
             data[first * PAGE] = 1
@@ -623,7 +696,7 @@ def test_a_watch_takes_nothing_from_a_commit(path: Path) -> None:
 
 def test_the_end_of_the_heap_is_the_end_of_the_watch(buffer_heap: dh.Heap) -> None:
     data = buffer_heap.root["data"]
-    watch = dh.WriteWatch(data)
+    watch = dh.WriteWatch(data, technique="uffd")
     with pytest.warns(ResourceWarning):
         buffer_heap.close()
     for verb in (watch.get, watch.reset, watch.cursor):

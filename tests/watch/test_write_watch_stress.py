@@ -2,8 +2,9 @@
 
 Two cursors, each with a copy of the memory. Between rounds the writers stand still, the rest is
 taken, and both copies must equal the memory, byte for byte. The scanner draws everything: parts of
-the range, max_pages, the length of the kernel's vector, whether it looks before it takes, and scans
-that fail. A last round leaves out the merge of one scan: then the comparison must fail.
+the range, max_pages, the length of the kernel's vector, whether it looks before it takes, scans
+that fail, and pages that the kernel takes away. A last round leaves out the merge of one scan: then
+the comparison must fail.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import errno
 import mmap
 import os
 import random
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,14 +24,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import PAGE, TECHNIQUES
-from helpers import fault, require_tracker, seeded
+from contract import PAGE, TECHNIQUES, libc
+from helpers import compile_library, fault, require_tracker, seeded
 from test_write_watch import (
+    MADV_PAGEOUT,
     anonymous,
     base_pages,
     huge_pages,
     private_file,
     require_technique,
+    shared_disk_file,
     shared_memory,
 )
 
@@ -60,13 +61,8 @@ class Writer(ctypes.Structure):
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc")
-    assert compiler, "a C compiler is needed, as for building the library"
-    path = tmp_path_factory.mktemp("writers") / "writers.so"
-    source = Path(__file__).with_name("writers.c")
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([compiler, *flags, "-o", str(path), str(source)], check=True)
-    return ctypes.CDLL(str(path))
+    output = tmp_path_factory.mktemp("writers") / "writers.so"
+    return ctypes.CDLL(str(compile_library(output, Path(__file__).with_name("writers.c"))))
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +94,7 @@ def mixed(pages: int, tmp_path: Path) -> Any:
     return memory
 
 
-KINDS = (base_pages, huge_pages, shared_memory, private_file, mixed)
+KINDS = (base_pages, huge_pages, shared_memory, private_file, shared_disk_file, mixed)
 
 
 @dataclass
@@ -136,7 +132,7 @@ class Scanner:
         rng = self.course.rng
         who = rng.randrange(2)
         start, stop = sorted(rng.randrange(PAGES + 1) for _ in range(2))
-        kind = rng.randrange(6)
+        kind = rng.randrange(7)
         if kind == 0:
             self.take(who)
         elif kind == 1:
@@ -152,8 +148,15 @@ class Scanner:
             edges = sorted({0, PAGES, *(rng.randrange(PAGES) for _ in range(9))})
             for low, high in pairwise(edges):
                 self.take(who, low, high)
+        elif kind == 5:
+            self.send_away(start, stop)
         else:
             self.fail(who, start, stop)
+
+    def send_away(self, start: int, stop: int) -> None:
+        """The kernel takes pages away under the writers: of files and of shared memory."""
+        where = self.memory.ctypes.data + start * PAGE
+        assert libc.madvise(where, (stop - start) * PAGE, MADV_PAGEOUT) == 0
 
     def fail(self, who: int, start: int, stop: int) -> None:
         """A scan that has armed pages and tells nobody."""
@@ -214,7 +217,7 @@ def stress(
 def test_no_write_is_lost(
     library: ctypes.CDLL, source_fd: int, technique: str, kind: Any, tmp_path: Path
 ) -> None:
-    """With uffd 1.1 million pages in all, for each of two cursors half."""
+    """With uffd 1.3 million pages in all, for each of two cursors half."""
     require_technique(technique)
     goal = GOAL_PAGES.get(technique, 30_000)
     course = stress(library, kind(PAGES, tmp_path), technique, source_fd, goal, 0)
