@@ -24,6 +24,16 @@ ALLOWED = (dh.HeapError, KeyError, IndexError, RecursionError)
 _CONTAINERS = (dh.Dict, dh.List, dh.Set, dh.Deque, dh.SortedDict, dh.Buffer, dh.Record)
 
 
+def _place(container: Any, item: Any) -> int:
+    """What index() says. It has a ValueError of its own for what was just seen and is not found."""
+    try:
+        return container.index(item)
+    except ValueError as error:
+        if "is not in" in str(error):
+            raise KeyError(item) from error
+        raise
+
+
 def _children(container: Any) -> Iterator[tuple[str, Any]]:
     """What a container holds, each with the text of how it is reached."""
     if isinstance(container, dh.Dict | dh.SortedDict):
@@ -107,7 +117,7 @@ def _read_list(a: Any) -> None:
     items = list(a)
     len(a), list(reversed(a)), a[:3], a[-3:], a[::7]
     if items:
-        a[0], a[-1], a[len(items) // 2], a.count(items[0]), a.index(items[0])
+        a[0], a[-1], a[len(items) // 2], a.count(items[0]), _place(a, items[0])
     "no such item" in a, bool(a), a == a, _few(a + [1]) if isinstance(a, dh.List) else None
 
 
@@ -115,7 +125,7 @@ def _read_deque(a: Any) -> None:
     items = list(a)
     len(a), a.maxlen, list(reversed(a)), a == a, bool(a)
     if items:
-        a[0], a[-1], a.count(items[0]), a.index(items[0])
+        a[0], a[-1], a.count(items[0]), _place(a, items[0])
 
 
 def _read_set(s: Any) -> None:
@@ -131,7 +141,7 @@ def _read_sorted(d: Any) -> None:
     if keys:
         d.peekitem(0), d.peekitem(-1), d.bisect(keys[0]), d.bisect_left(keys[-1])
         (
-            d.index(keys[len(keys) // 2]),
+            _place(d, keys[len(keys) // 2]),
             _few(d.irange(keys[0], keys[-1])),
             d[keys[0]],
             d.get(keys[-1]),

@@ -28,6 +28,8 @@ pytestmark = pytest.mark.timeout(600)
 CORE_POINTS = {
     "alloc.cell": [],  # stores, not verbs
     "arena.reserve": ["commit", "open"],
+    "collect.drop": [],  # negative controls: a collection writes nothing
+    "collect.rescan": [],
     "commit.encode": ["commit", "large-commit"],
     "extent.map": ["open", "restore"],
     "extent.view": ["open", "fold", "due-fold", "large-commit"],
