@@ -41,7 +41,7 @@ REMOVED_PERCENT = (0, 10, 20, 30, 50)
 # --- the program ----------------------------------------------------------------------------------
 
 
-@dh.record
+@dh.record(name="LabNode")
 class Node:
     number: int
     count: int = 0

@@ -3,7 +3,7 @@
  * Young (sticky mark bits: Demers, Weiser, Hayes, Boehm, Bobrow, Shenker, "Combining generational and
  * conservative garbage collection", POPL 1990): `old` holds the marks of the last collection. What is
  * fresh and reachable is reached from a root, from other fresh cells, or from an old cell on a page
- * written since (invariant M1, docs/design.md section 10); so only these are traced, and marks are
+ * written since (invariant T1, docs/design.md section 10); so only these are traced, and marks are
  * set in `old` itself. A full collection marks into bits of its own.
  *
  * Nothing in the arena is written: a collection by itself dirties no page. Must not run while a

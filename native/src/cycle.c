@@ -4,7 +4,7 @@
  * "Mostly parallel garbage collection", PLDI 1991): mark from the roots beside the mutator; then, in
  * rounds that shrink, marked cells on pages written meanwhile; a last stop does the rest. Marks go to
  * bits of the cycle's own, so that until the last stop the allocator knows nothing of it, and a cycle
- * can be dropped at any time. Invariants M1 to M7: docs/design.md section 10.
+ * can be dropped at any time. Invariants T1 to T7: docs/design.md section 10.
  */
 #include "cycle.h"
 

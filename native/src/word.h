@@ -150,7 +150,7 @@ static inline double dh_float_value(dh_word w)
 /* Element access that a concurrent marker may share: plain moves on x86. */
 static inline dh_word dh_load(const dh_word *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 static inline void dh_store(dh_word *p, dh_word w) { __atomic_store_n(p, w, __ATOMIC_RELEASE); }
-/* By the marker: whoever sees the ref sees the cell as it was when the ref was stored (M5 in
+/* By the marker: whoever sees the ref sees the cell as it was when the ref was stored (T5 in
  * docs/design.md section 10). */
 static inline dh_word dhi_load_published(const dh_word *p)
 {

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define PIECE_PAGES_MIN 64u
-#define PIECE_PAGES_MAX 262144u /* of 1 GiB: the watch's lock is held for so long */
+#define PIECE_PAGES_MAX 262144u  /* of 1 GiB: the watch's lock is held for so long */
 #define PIECE_PAGES_SHARED 8192u /* a heap's commit may be waiting for it, in its stop */
 #define PIECE_EDGE_PAGES 512u /* of 2 MiB: a piece of that size or more ends where huge pages do */
 #define RUNS_ROOM_MIN 64u
