@@ -64,11 +64,13 @@ def run(path: str, report_fd: int) -> None:
         step = heap.root.get("step", 0)
         while True:
             step += 1
+            heap.collect(budget_ms=0.1)  # so that most kills fall into the middle of a cycle
             advance(heap.root, step, heap.buffer)
             os.write(report_fd, b"B")
             heap.commit(note=str(step))
             os.write(report_fd, b"A")
             if step % COLLECT_EVERY == 0:
+                heap.collect("young")
                 heap.collect()
 
 

@@ -19,6 +19,7 @@ from helpers import contents, plain, seeded
 import dirtyheap as dh
 
 COLLECT_EVERY = 10  # commits
+YOUNG_BYTES = 256 << 10  # where collections come by themselves
 
 
 def resident_bytes() -> int:
@@ -115,12 +116,22 @@ WORK: dict[str, Callable[[dh.Heap, random.Random], None]] = {
 }
 
 
-def run(path: Path, work: str, seconds: float, commits_min: int, fold_every: int) -> None:
+def run(
+    path: Path,
+    work: str,
+    seconds: float,
+    commits_min: int,
+    fold_every: int,
+    collects_by_itself: bool = False,
+) -> None:
     rng = seeded(work)
     course = Course()
     end = time.monotonic() + seconds
     commits = 0
     with dh.open(path, capacity=1 << 30) as heap:
+        heap.collector.automatic = collects_by_itself
+        heap.collector.young_bytes = YOUNG_BYTES
+        heap.collector.full_growth = 1.0
         heap.root["table"], heap.root["queue"] = {}, []
         heap.commit()
         while commits < commits_min or time.monotonic() < end:
@@ -128,12 +139,16 @@ def run(path: Path, work: str, seconds: float, commits_min: int, fold_every: int
             heap.commit()
             commits += 1
             if commits % COLLECT_EVERY == 0:
-                heap.collect()
+                if collects_by_itself:
+                    heap.collector.join()  # the one under way: figures of a heap at rest
+                else:
+                    heap.collect()
                 heap.commit()
                 if fold_every and commits % fold_every == 0:
                     heap.fold()
                 course.measure(heap, path)
-        print(f"{commits} commits")
+        print(f"{commits} commits, {len(heap.collector.history)} collections at the end")
+        assert len(heap.collector.history) > 10
         expected: Any = plain(heap)
     assert contents(path) == expected
     course.check_flat()
@@ -144,6 +159,19 @@ def run(path: Path, work: str, seconds: float, commits_min: int, fold_every: int
 def test_overwriting_for_seconds_keeps_a_heap_flat(tmp_path: Path, work: str) -> None:
     # Folds come by themselves after 32 MiB of deltas only: the short run asks for them.
     run(tmp_path / "heap", work, seconds=5, commits_min=150, fold_every=30)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("work", ["records", "whole"])
+def test_collections_that_come_by_themselves_keep_it_flat(tmp_path: Path, work: str) -> None:
+    run(tmp_path / "heap", work, 5, commits_min=150, fold_every=30, collects_by_itself=True)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("work", ["records", "whole"])
+def test_collections_by_themselves_for_minutes(tmp_path: Path, work: str) -> None:
+    run(tmp_path / "heap", work, 240, commits_min=2000, fold_every=0, collects_by_itself=True)
 
 
 @pytest.mark.soak
