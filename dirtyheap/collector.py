@@ -118,6 +118,7 @@ class Collector:
         self._owner = owner
         self._slice_lock = threading.Lock()  # around a slice of marking, which close() waits for
         self._thread: threading.Thread | None = None
+        self._is_at_work = False  # the thread, with more to do than to end
         self._is_closed = False
         self._cycle: _Cycle | None = None  # of collect(budget_ms=...)
         self._automatic = True
@@ -362,21 +363,18 @@ class Collector:
     def due(self) -> None:
         """A collection is due: give it a thread, unless one is at work. Called by the core, in the
         main thread, between two instructions of the application."""
-        if not self._automatic or self._is_closed or self._is_at_work():
+        if not self._automatic or self._is_closed or self._is_at_work:
             return
         if os.getpid() != self._pid:  # it became due before the fork
             return
         # Not a daemon: an interpreter that ends would stop it with the heap's lock held.
         thread = threading.Thread(target=self._work, name="dirtyheap-collect", daemon=False)
-        self._thread = thread
+        self._thread, self._is_at_work = thread, True
         try:
             thread.start()
         except RuntimeError:  # none is to be had, or the interpreter ends: told again
-            self._thread = None
+            self._thread, self._is_at_work = None, False
             self.begin()
-
-    def _is_at_work(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
 
     def _is_wanted(self) -> bool:
         return not self._is_closed and threading.main_thread().is_alive()
@@ -391,6 +389,7 @@ class Collector:
             if self._is_wanted():
                 _log.warning("a collection in the background ended early: %s", error)
         finally:
+            self._is_at_work = False  # first: what is told from here on finds nobody at work
             self.begin()
 
     def _is_full_due(self) -> bool:
