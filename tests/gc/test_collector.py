@@ -517,3 +517,25 @@ def test_without_tracking_it_is_due_later_the_larger_the_heap(path: Path) -> Non
         heap.collector.join()
         assert made_count > 0
         assert len(heap.collector.history) == made_count
+
+
+def test_what_becomes_due_while_the_thread_ends_is_not_forgotten(
+    heap: dh.Heap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, threads, is_seen = heap.collector, [], threading.Event()
+
+    def begin() -> None:
+        """The last that a thread does: here it is told again, the first time."""
+        threads.append(threading.current_thread())
+        if len(threads) == 1 and is_seen.wait(60):
+            collector.due()
+
+    monkeypatch.setattr(collector, "begin", begin)
+    collector.due()
+    first = collector._thread
+    assert first is not None
+    is_seen.set()
+    first.join()
+    collector.join()
+    assert len(set(threads)) == 2
+    assert len(collector.history) == 2
