@@ -92,12 +92,16 @@ static int metas_check_format(const dhi_guard *g, const meta_pair *metas)
         lmdb_u32(metas->bytes[0] + LMDB_META_MAGIC), lmdb_u32(metas->bytes[0] + LMDB_META_VERSION));
 }
 
+static uint64_t meta_txnid(const meta_pair *metas, unsigned index)
+{
+    return lmdb_u64(metas->bytes[index] + LMDB_META_TXNID);
+}
+
 /* Transaction N writes page N % 2, so that the pages hold N - 1 and N. The engine picks by the
  * number when it opens and by the parity in a transaction: both must mean the same page. */
-static int metas_pick(dhi_guard *g, const meta_pair *metas, const uint8_t **meta_out)
+static int metas_pick(dhi_guard *g, const meta_pair *metas, unsigned *newest_out)
 {
-    uint64_t ids[] = {lmdb_u64(metas->bytes[0] + LMDB_META_TXNID),
-                      lmdb_u64(metas->bytes[1] + LMDB_META_TXNID)};
+    uint64_t ids[] = {meta_txnid(metas, 0), meta_txnid(metas, 1)};
     unsigned newest = ids[0] < ids[1];
 
     for (unsigned i = 0; i < LMDB_METAS_COUNT; i++)
@@ -109,7 +113,7 @@ static int metas_pick(dhi_guard *g, const meta_pair *metas, const uint8_t **meta
         return dhi_guard_fail(g, DH_E_CORRUPT, "the meta pages hold transactions %llu and %llu",
                               (unsigned long long)ids[0], (unsigned long long)ids[1]);
     g->txnid = ids[newest];
-    *meta_out = metas->bytes[newest];
+    *newest_out = newest;
     return 0;
 }
 
@@ -142,6 +146,48 @@ static int tail_check(const dhi_guard *g)
     return 0;
 }
 
+/* What this guard would say is of no interest. */
+static dhi_guard guard_silent(const dhi_guard *g, char nowhere[2])
+{
+    dhi_guard silent = *g;
+
+    silent.text = nowhere;
+    silent.text_size = 2;
+    return silent;
+}
+
+/* Meta pages have no checksum, and a flipped bit of a number can make the page before the newest one
+ * count: a commit would be missing. But every transaction frees pages of the one before, under its
+ * own number, so that the end of a page's free list tells that page's number again. What else is
+ * damaged in the page that does not count does not matter. */
+static int metas_check_age(const dhi_guard *g, const meta_pair *metas, unsigned newest)
+{
+    char nowhere[2];
+    dhi_guard older = guard_silent(g, nowhere);
+    lmdb_db free_list = lmdb_db_decode(metas->bytes[!newest] + LMDB_META_FREE_DB);
+    int rc;
+
+    if (g->freed_last != 0 && g->freed_last != g->txnid)
+        return dhi_guard_fail(g, DH_E_CORRUPT,
+                              "meta page %u is of transaction %llu, its free list of %llu", newest,
+                              (unsigned long long)g->txnid, (unsigned long long)g->freed_last);
+    older.txnid = UINT64_MAX;
+    older.freed_last = 0;
+    older.claimed = NULL;
+    rc = claimed_init(&older, metas->bytes[!newest]);
+    if (rc == ENOMEM)
+        return dhi_guard_fail(g, rc, "no memory for a map of the pages");
+    if (rc == 0 && dhi_tree_walk(&older, TREE_FREE, "", &free_list) == 0 &&
+        older.freed_last > meta_txnid(metas, !newest))
+        rc = dhi_guard_fail(
+            g, DH_E_CORRUPT, "meta page %u is of transaction %llu, its free list of %llu", !newest,
+            (unsigned long long)meta_txnid(metas, !newest), (unsigned long long)older.freed_last);
+    else
+        rc = 0;
+    free(older.claimed);
+    return rc;
+}
+
 static int trees_walk(dhi_guard *g, const uint8_t *meta)
 {
     lmdb_db free_list = lmdb_db_decode(meta + LMDB_META_FREE_DB);
@@ -162,12 +208,10 @@ static int trees_walk(dhi_guard *g, const uint8_t *meta)
 static bool is_changed_since(const dhi_guard *g, const meta_pair *metas)
 {
     char nowhere[2];
-    dhi_guard silent = *g;
+    dhi_guard silent = guard_silent(g, nowhere);
     meta_pair now;
     struct stat file;
 
-    silent.text = nowhere;
-    silent.text_size = sizeof(nowhere);
     if (fstat(g->fd, &file) == 0 && (uint64_t)file.st_size != g->file_bytes)
         return true;
     return metas_read(&silent, &now) == 0 && memcmp(&now, metas, sizeof(now)) != 0;
@@ -175,7 +219,7 @@ static bool is_changed_since(const dhi_guard *g, const meta_pair *metas)
 
 static int file_check(dhi_guard *g)
 {
-    const uint8_t *meta = NULL;
+    unsigned newest = 0;
     meta_pair metas;
     int rc;
 
@@ -188,9 +232,11 @@ static int file_check(dhi_guard *g)
         return rc;
     rc = metas_check_format(g, &metas);
     if (rc == 0)
-        rc = metas_pick(g, &metas, &meta);
+        rc = metas_pick(g, &metas, &newest);
     if (rc == 0)
-        rc = trees_walk(g, meta);
+        rc = trees_walk(g, metas.bytes[newest]);
+    if (rc == 0)
+        rc = metas_check_age(g, &metas, newest);
     if (rc == DH_E_CORRUPT && is_changed_since(g, &metas))
         return dhi_guard_fail(g, EAGAIN, "the file is being written: check it again");
     return rc;

@@ -141,6 +141,7 @@ typedef struct {
     uint64_t file_bytes;
     uint64_t txnid;      /* of the meta page that counts                          */
     uint64_t pgno_limit; /* mm_last_pg + 1                                        */
+    uint64_t freed_last; /* the last transaction in the free list; 0: none is     */
     uint8_t *claimed;    /* a bit for each page below pgno_limit: in use, or free */
     char *text;
     size_t text_size;

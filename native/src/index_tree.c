@@ -337,6 +337,8 @@ static int value_check(tree *t, uint64_t pgno, const uint8_t *page, unsigned ind
     unsigned flags = lmdb_u16(node + LMDB_NODE_FLAGS);
 
     t->found.entries++;
+    if (t->kind == TREE_FREE)
+        t->g->freed_last = lmdb_u64(key.bytes);
     switch (flags) {
     case 0:
         return t->kind == TREE_FREE ? free_inline_check(t, pgno, value, value_bytes) : 0;

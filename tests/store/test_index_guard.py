@@ -33,6 +33,7 @@ from dirtyheap._ffi import ffi, lib
 
 WORKER = Path(__file__).with_name("index_worker.py")
 HANG_SECONDS = 30
+TXNID_AT = 144  # in a meta page: mm_txnid
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +302,30 @@ def test_every_zeroed_tree_page_is_refused(specimens: list[Specimen], tmp_path: 
             rc, text = check_bytes(tmp_path, data)
             assert rc == lib.DH_E_CORRUPT, (specimen.name, pgno)
             assert text
+
+
+def test_a_flipped_transaction_number_never_makes_the_older_commit_count(
+    tmp_path: Path, seed: int
+) -> None:
+    """11 with one bit flipped is 9, and 9 is 11: beside 10 either looks as if all were well."""
+    environment = lmdb.open(str(tmp_path / "env"), subdir=True)
+    taken = 0
+    with environment:
+        for number in range(40):
+            with environment.begin(write=True) as txn:
+                txn.put(b"key", b"%d" % number)
+            if number < 2:  # nothing was freed yet by both
+                continue
+            data = (tmp_path / "env" / "data.mdb").read_bytes()
+            assert check_bytes(tmp_path, data)[0] == 0
+            for at in (TXNID_AT, PAGE + TXNID_AT):
+                for bit in range(16):
+                    damaged = bytearray(data)
+                    damaged[at + bit // 8] ^= 1 << bit % 8
+                    rc, text = check_bytes(tmp_path, damaged)
+                    assert rc == lib.DH_E_CORRUPT, (number, at, bit)
+                    taken += "its free list of" in text
+    assert taken > 10  # the others are refused at sight
 
 
 def test_a_page_both_free_and_used_is_refused(specimens: list[Specimen], tmp_path: Path) -> None:
