@@ -117,6 +117,7 @@ class Collector:
         self._ptr = heap_ptr
         self._owner = owner
         self._slice_lock = threading.Lock()  # around a slice of marking, which close() waits for
+        self._start_lock = threading.Lock()  # who sees a thread may wait for it
         self._thread: threading.Thread | None = None
         self._is_at_work = False  # the thread, with more to do than to end
         self._is_closed = False
@@ -369,12 +370,13 @@ class Collector:
             return
         # Not a daemon: an interpreter that ends would stop it with the heap's lock held.
         thread = threading.Thread(target=self._work, name="dirtyheap-collect", daemon=False)
-        self._thread, self._is_at_work = thread, True
-        try:
-            thread.start()
-        except RuntimeError:  # none is to be had, or the interpreter ends: told again
-            self._thread, self._is_at_work = None, False
-            self.begin()
+        with self._start_lock:
+            self._thread, self._is_at_work = thread, True
+            try:
+                thread.start()
+            except RuntimeError:  # none is to be had, or the interpreter ends: told again
+                self._thread, self._is_at_work = None, False
+                self.begin()
 
     def _is_wanted(self) -> bool:
         return not self._is_closed and threading.main_thread().is_alive()
@@ -412,7 +414,8 @@ class Collector:
 
     def join(self) -> None:
         """Wait for the end of the thread, if there is one."""
-        thread = self._thread
+        with self._start_lock:
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

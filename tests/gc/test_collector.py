@@ -539,3 +539,38 @@ def test_what_becomes_due_while_the_thread_ends_is_not_forgotten(
     collector.join()
     assert len(set(threads)) == 2
     assert len(collector.history) == 2
+
+
+def test_closing_waits_for_a_thread_that_is_about_to_start(
+    heap: dh.Heap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector, errors, is_waiting = heap.collector, [], threading.Event()
+    start, join = threading.Thread.start, collector.join
+
+    def close() -> None:
+        try:
+            heap.close()
+        except Exception as error:
+            errors.append(error)
+
+    def join_told() -> None:
+        is_waiting.set()
+        join()
+
+    closer = threading.Thread(target=close)
+
+    def start_late(thread: threading.Thread) -> None:
+        """Another thread closes the heap before this one has started."""
+        monkeypatch.setattr(threading.Thread, "start", start)
+        closer.start()
+        assert is_waiting.wait(60)
+        closer.join(0.05)  # where close() did not wait it is over by now
+        start(thread)
+
+    monkeypatch.setattr(collector, "join", join_told)
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    collector.due()
+    closer.join()
+    assert not errors
+    assert collector._thread is not None
+    assert not collector._thread.is_alive()
