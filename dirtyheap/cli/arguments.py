@@ -63,3 +63,12 @@ def keep(text: str) -> int | timedelta:
         return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
         raise argparse.ArgumentTypeError(f"{text!r} is too long a time") from None
+
+
+def add_two_commits(parser: argparse.ArgumentParser, limit_help: str, limit: int) -> None:
+    """What a command that compares takes: commits A and B, and how many lines are shown of it."""
+    parser.add_argument("a", metavar="A", type=commit_or_tag, help="a commit's id, or a tag")
+    parser.add_argument(
+        "b", metavar="B", nargs="?", type=commit_or_tag, help="another; the newest if left out"
+    )
+    parser.add_argument("--limit", metavar="N", type=count, default=limit, help=limit_help)

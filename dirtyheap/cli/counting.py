@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from .. import heap as heaps
-from .arguments import add_command, commit_or_tag, count
+from .arguments import add_command, add_two_commits, commit_or_tag
 from .exit_codes import FOUND, OK
 from .output import Output, printable
 
@@ -35,17 +35,7 @@ def add_commands(commands: Any) -> None:
         "Show which types and which containers grew from commit A to commit B. Reads only, also "
         "beside a writer. Exit code 1 when more lives in B than in A, 0 otherwise.",
     )
-    growth.add_argument("a", metavar="A", type=commit_or_tag, help="a commit's id, or a tag")
-    growth.add_argument(
-        "b", metavar="B", nargs="?", type=commit_or_tag, help="another; the newest if left out"
-    )
-    growth.add_argument(
-        "--limit",
-        metavar="N",
-        type=count,
-        default=_CONTAINERS_MAX,
-        help=f"show N containers (default: {_CONTAINERS_MAX})",
-    )
+    add_two_commits(growth, f"show N containers (default: {_CONTAINERS_MAX})", _CONTAINERS_MAX)
 
 
 def _census(options: argparse.Namespace, output: Output) -> int:

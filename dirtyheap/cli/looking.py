@@ -19,7 +19,7 @@ from ..results import Diff
 from ..rows import PAGE_BYTES, Record, Tag
 from ..snapshots import SnapshotStore
 from ..writer_lock import LOCK_NAME
-from .arguments import add_command, commit_or_tag, count
+from .arguments import add_command, add_two_commits, count
 from .exit_codes import FOUND, OK
 from .output import Output, columns, moment, plural, printable, size
 
@@ -53,16 +53,8 @@ def add_commands(commands: Any) -> None:
         "Show what changed from commit A to commit B: containers, keys, elements, fields, bytes. "
         "Reads only, also beside a writer. Exit code 1 when anything changed, 0 when nothing did.",
     )
-    diff.add_argument("a", metavar="A", type=commit_or_tag, help="a commit's id, or a tag")
-    diff.add_argument(
-        "b", metavar="B", nargs="?", type=commit_or_tag, help="another; the newest if left out"
-    )
-    diff.add_argument(
-        "--limit",
-        metavar="N",
-        type=count,
-        default=_CHANGES_MAX,
-        help=f"list N changes, count the others (default: {_CHANGES_MAX})",
+    add_two_commits(
+        diff, f"list N changes, count the others (default: {_CHANGES_MAX})", _CHANGES_MAX
     )
 
 
