@@ -142,7 +142,7 @@ with dh.open(sys.argv[1]) as heap:
         restriction,
         place,
         *("-m", "pytest", "-c", "../pyproject.toml", "-p", "no:cacheprovider", "-o", "addopts="),
-        *("-m", "not soak", f"--basetemp={place / 'pytest'}", "--color=no", "-rfEs", "--tb=short"),
+        *("-m", "not soak", f"--basetemp={place / 'pytest'}", "--color=no", "-rsfE", "--tb=short"),
         *selection,
         timeout_s=timeout_s,
     )
