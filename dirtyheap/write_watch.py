@@ -82,10 +82,11 @@ class Pages:
             nothing behind the last page here.
     """
 
-    __slots__ = ("_pages", "count", "next", "start", "stop")
+    __slots__ = ("_box", "_pages", "count", "next", "start", "stop")
 
-    def __init__(self, pages: Any, start: int, stop: int) -> None:
-        self._pages = pages  # freed with this object
+    def __init__(self, box: Any, start: int, stop: int) -> None:
+        self._box = box  # the pages are freed with it
+        self._pages = pages = box[0]
         self.start: Final = start
         self.stop: Final = stop
         self.count: Final = int(pages.pages_count)
@@ -158,9 +159,13 @@ class Cursor:
     watch. Costs one bit per page.
     """
 
-    def __init__(self, watch: WriteWatch, number: int) -> None:
+    def __init__(self, watch: WriteWatch) -> None:
         self._watch: Final = watch
-        self._number = number  # -1: closed
+        self._slot: Final = ffi.new("int *", -1)  # filled by the core; -1: closed
+
+    @property
+    def _number(self) -> int:
+        return int(self._slot[0])
 
     def get(
         self,
@@ -181,12 +186,13 @@ class Cursor:
         """Give the cursor back; closing twice does nothing."""
         watch = self._watch
         if watch._forks != _forks_count:  # where the lock's owner may not exist
-            self._number = -1
+            self._slot[0] = -1
             return
         with watch._lock:
-            if self._number >= 0 and watch._handle is not None:
-                lib.dh_write_watch_cursor_close(watch._handle, self._number)
-            self._number = -1
+            # A signal's handler may raise behind a call: then it is closed, and known to be.
+            number, self._slot[0] = self._slot[0], -1
+            if number >= 0 and watch._handle is not None:
+                lib.dh_write_watch_cursor_close(watch._handle, number)
 
     def __enter__(self) -> Cursor:
         return self
@@ -200,7 +206,8 @@ class Cursor:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_slot"):  # the opening was not interrupted before
+            self.close()
 
 
 class WriteWatch:
@@ -229,9 +236,9 @@ class WriteWatch:
             undone before the scan: copy told pages while nobody writes to them.
             ``DIRTYHEAP_TRACKER`` says what "auto" means.
 
-    Cost: opening arms every page, 30 to 70 ns each, and 2 MiB of page tables per GiB where nothing
-    was touched yet; two file descriptors; one bit per page and cursor. A clean scan is about 1 ns
-    per page.
+    Cost: opening tries the technique, some 0.5 ms, and arms every page, 30 to 70 ns each; it takes
+        2 MiB of page tables per GiB where nothing was touched yet, two file descriptors, one bit
+        per page and cursor. A clean scan is about 1 ns per page.
 
     Raises:
         ValueError: the buffer does not consist of whole pages; the message says how to get one.
@@ -255,6 +262,8 @@ class WriteWatch:
         self, buffer_or_size: SupportsBuffer | SupportsIndex, *, technique: str = "auto"
     ) -> None:
         self._handle: Any = None
+        # Closes what the core has opened, also when a signal's handler raises right behind it.
+        self._box: Any = ffi.gc(ffi.new("dh_write_watch **"), lib.dh_write_watch_release)
         number = technique_named(technique, self._TECHNIQUES)
         self.buffer: Final = _memory(buffer_or_size)
         self._is_own: Final = isinstance(self.buffer.obj, _OwnMemory)
@@ -263,9 +272,9 @@ class WriteWatch:
         self.pages_count: Final = _pages_count(buffer_or_size, address, len(self.buffer))
         self._forks: Final = _forks_count
         self._lock: Final = RLock()
-        core = _open(type(self)._CORE_OPEN, address, self.pages_count, number)
-        self._handle = ffi.gc(core, lib.dh_write_watch_close)
         self._held = held
+        _open(type(self)._CORE_OPEN, address, self.pages_count, number, self._box)
+        self._handle = self._box[0]
         self.technique: Final = self._name_of(lib.dh_write_watch_tracker(self._handle))
         self.reason: Final = _text(lib.dh_write_watch_reason(self._handle))
         self._number: Final = int(lib.dh_write_watch_cursor(self._handle))
@@ -298,7 +307,8 @@ class WriteWatch:
         With ``reset=True`` these pages, and no others, stop being written in the same step: a write
         comes before it and is told now, or after it and is told next time. Without it nothing
         changes. If there are more than ``max_pages``, exactly so many are told; ``.next`` of the
-        result says where to go on. If it raises, no page was reset.
+        result says where to go on. If it raises, whatever it raises (KeyboardInterrupt, too), no
+        page was reset.
 
         >>> watch = dh.WriteWatch(100 * 4096)
         >>> watch.mark(10, 20)
@@ -338,13 +348,13 @@ class WriteWatch:
         >>> watch.get(reset=True).count, other.get().count
         (1, 1)
         """
-        number = ffi.new("int *")
+        cursor = Cursor(self)
         self._refuse_in_child()
         with self._lock:
-            rc = lib.dh_write_watch_cursor_open(self._handle_of(self), number)
+            rc = lib.dh_write_watch_cursor_open(self._handle_of(self), cursor._slot)
         if rc:
             _fail(rc)
-        return Cursor(self, number[0])
+        return cursor
 
     def close(self) -> None:
         """End the watch and let go of a buffer that was given; memory of the watch's own stays as
@@ -367,15 +377,27 @@ class WriteWatch:
         most = _NO_LIMIT if max_pages is None else index(max_pages)
         if not 0 < most <= _NO_LIMIT:
             raise ValueError(f"max_pages must be positive, not {most}")
-        pages = ffi.new("dh_pages **")
+        box = ffi.gc(ffi.new("dh_pages **"), lib.dh_pages_drop)
         self._refuse_in_child()
+        number = -1
+        try:
+            with self._lock:
+                handle = self._handle_of(cursor)
+                number = cursor._number
+                rc = lib.dh_write_watch_get(handle, number, first, limit, most, reset, box)
+            if rc:
+                _fail(rc)
+            return Pages(box, first, limit)
+        except BaseException:  # a signal's handler may raise behind every call
+            if reset:
+                self._give_back(cursor, number, box)
+            raise
+
+    def _give_back(self, cursor: Cursor | WriteWatch, number: int, box: Any) -> None:
+        """What nobody was told counts as written again."""
         with self._lock:
-            handle = self._handle_of(cursor)
-            number = cursor._number
-            rc = lib.dh_write_watch_get(handle, number, first, limit, most, reset, pages)
-        if rc:
-            _fail(rc)
-        return Pages(ffi.gc(pages[0], lib.dh_pages_free), first, limit)
+            if box[0] and self._handle is not None and cursor._number == number:
+                lib.dh_write_watch_return(self._handle, number, box[0])
 
     def _reset(
         self, cursor: Cursor | WriteWatch, start: SupportsIndex, stop: SupportsIndex | None
@@ -389,9 +411,10 @@ class WriteWatch:
             _fail(rc)
 
     def _end(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            ffi.release(handle)
+        self._handle = None
+        box, self._box = self._box, None
+        if box is not None:
+            ffi.release(box)
             ffi.release(self._held)
             if not self._is_own:
                 with contextlib.suppress(BufferError):  # somebody has a view of it, and keeps it
@@ -432,7 +455,7 @@ class WriteWatch:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
+        if hasattr(self, "_held"):
             self.close()
 
     def __repr__(self) -> str:
@@ -500,12 +523,11 @@ def _text(sentence: Any) -> str:
     return str(ffi.string(sentence).decode("utf-8", "replace"))
 
 
-def _open(core_open: Any, address: int, pages_count: int, technique: int) -> Any:
-    handle = ffi.new("dh_write_watch **")
+def _open(core_open: Any, address: int, pages_count: int, technique: int, box: Any) -> None:
     why = ffi.new("char[]", 512)
-    rc = core_open(address, pages_count, technique, handle, why, 512)
+    rc = core_open(address, pages_count, technique, box, why, 512)
     if rc == 0:
-        return handle[0]
+        return
     text = _text(why)
     if rc in _MEMORY_ERRORS:
         raise BufferError(text)

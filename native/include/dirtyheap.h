@@ -477,6 +477,8 @@ enum { DH_PAGES_COMPLETE = -1 };
 int dh_write_watch_open(uint64_t address, uint64_t pages_count, int tracker,
                         dh_write_watch **watch_out, char *why_out, size_t why_size);
 void dh_write_watch_close(dh_write_watch *w);
+/* Close what is there, if anything is: for who may be interrupted as soon as it is open. */
+void dh_write_watch_release(dh_write_watch **watch);
 int dh_write_watch_tracker(const dh_write_watch *w);
 const char *dh_write_watch_reason(const dh_write_watch *w);
 /* The cursor that is open as long as the watch. */
@@ -488,10 +490,14 @@ void dh_write_watch_cursor_close(dh_write_watch *w, int cursor);
  * and no others, are not written any more, in the same step. After a failure all are as before. */
 int dh_write_watch_get(dh_write_watch *w, int cursor, uint64_t first, uint64_t limit,
                        uint64_t pages_max, int is_reset, dh_pages **pages_out);
+/* Take back a get that reset: its pages count as written again. */
+void dh_write_watch_return(dh_write_watch *w, int cursor, const dh_pages *pages);
 int dh_write_watch_reset(dh_write_watch *w, int cursor, uint64_t first, uint64_t limit);
 /* For writes that nobody sees: they count as written for every cursor. */
 int dh_write_watch_mark(dh_write_watch *w, uint64_t first, uint64_t limit);
 void dh_pages_free(dh_pages *pages);
+/* Free what is there, if anything is; see dh_write_watch_release. */
+void dh_pages_drop(dh_pages **pages);
 /* pages_count numbers. */
 void dh_pages_numbers(const dh_pages *pages, uint64_t *numbers_out);
 /* Bit i of zeroed bytes: page first + i. */

@@ -188,7 +188,7 @@ int dh_mark_dirty(dh_heap *heap, uint64_t address, uint64_t size)
     if (size > 0) {
         uint64_t first = (address - base) >> DH_PAGE_SHIFT;
         uint64_t last = (address + size - 1 - base) >> DH_PAGE_SHIFT;
-        dh_watch_mark(heap->watch, (dh_pgno)first, last - first + 1);
+        (void)dh_watch_mark(heap->watch, (dh_pgno)first, last - first + 1);
     }
     return 0;
 }

@@ -231,7 +231,7 @@ static uint64_t release_run(dh_heap *heap, uint64_t first, uint64_t count)
                 MADV_DONTNEED) != 0)
         return 0;
     /* Whether the kernel reports dropped pages depends on its version: enter them by hand. */
-    dh_watch_mark(heap->watch, (dh_pgno)first, count);
+    (void)dh_watch_mark(heap->watch, (dh_pgno)first, count);
     for (uint64_t p = first; p < first + count; p++) {
         heap->alloc.flags[p] =
             dh_is_file_backed(heap, (dh_pgno)p) ? DH_PAGE_RELEASED : DH_PAGE_ZERO;

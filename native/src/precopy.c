@@ -200,7 +200,7 @@ static bool looks_free(const dh_heap *heap, uint64_t pgno)
 static void leave_to_the_stop(dh_heap *heap, dh_capture *capture, uint64_t pgno)
 {
     dh_bits_clear(&capture->flight, pgno);
-    dh_watch_mark(heap->watch, (dh_pgno)pgno, 1);
+    (void)dh_watch_mark(heap->watch, (dh_pgno)pgno, 1);
 }
 
 /* Its pages in flight, but for those that the staged file holds as they are. */

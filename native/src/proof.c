@@ -188,7 +188,7 @@ static void check_page(dh_heap *heap, const dh_capture *capture, uint64_t pgno, 
                    : is_as_committed(heap, (dh_pgno)pgno) ||
                          dh_watch_has(heap->watch, heap->commit_cursor, (dh_pgno)pgno))
         return;
-    dh_watch_mark(heap->watch, (dh_pgno)pgno, 1);
+    (void)dh_watch_mark(heap->watch, (dh_pgno)pgno, 1);
     add_page(found, pgno);
 }
 

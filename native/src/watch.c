@@ -315,12 +315,13 @@ static void watch_mark_all(dh_watch *watch, dh_pgno first, uint64_t count)
             dh_bits_set_run(&watch->cursors[i], first, count);
 }
 
-void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count)
+int dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count)
 {
     if (!dhi_watch_enter(watch))
-        return;
+        return dhi_watch_refusal(watch);
     watch_mark_all(watch, first, count);
     dhi_watch_leave(watch);
+    return 0;
 }
 
 void dh_watch_take_part(dh_watch *watch, int cursor, dh_bits *into, uint64_t first, uint64_t limit)

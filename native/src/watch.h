@@ -136,7 +136,7 @@ int dh_watch_forget(dh_watch *watch, int cursor, dh_pgno first, uint64_t limit);
 /* Enter pages by hand into one cursor. */
 void dh_watch_return(dh_watch *watch, int cursor, dh_pgno first, uint64_t count);
 /* Enter pages by hand into every cursor. */
-void dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count);
+int dh_watch_mark(dh_watch *watch, dh_pgno first, uint64_t count);
 /* Move the cursor's pages [0, limit) into *into (OR) and empty the cursor. */
 void dh_watch_take(dh_watch *watch, int cursor, dh_bits *into, uint64_t limit);
 /* OR pages back into one cursor (a flight that failed). */

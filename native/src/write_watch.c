@@ -73,6 +73,12 @@ void dh_pages_free(dh_pages *pages)
     free(pages);
 }
 
+void dh_pages_drop(dh_pages **pages)
+{
+    dh_pages_free(*pages);
+    *pages = NULL;
+}
+
 void dh_pages_numbers(const dh_pages *pages, uint64_t *numbers_out)
 {
     for (size_t i = 0; i < pages->runs_count; i++)
@@ -171,18 +177,16 @@ static int harvest_all(harvest *h, uint64_t first, uint64_t limit, uint64_t page
     return 0;
 }
 
-/* Everything taken goes back. */
-static void harvest_undo(const harvest *h)
-{
-    for (size_t i = 0; h->is_reset && i < h->pages->runs_count; i++) {
-        const dh_page_run *run = &h->pages->runs[i];
+/* --- the verbs --------------------------------------------------------------------------------- */
 
-        dh_watch_return(h->w->watch, h->cursor, (dh_pgno)(h->w->first + run->start),
-                        run->stop - run->start);
+void dh_write_watch_return(dh_write_watch *w, int cursor, const dh_pages *pages)
+{
+    for (size_t i = 0; i < pages->runs_count; i++) {
+        const dh_page_run *run = &pages->runs[i];
+
+        dh_watch_return(w->watch, cursor, (dh_pgno)(w->first + run->start), run->stop - run->start);
     }
 }
-
-/* --- the verbs --------------------------------------------------------------------------------- */
 
 static int check_range(const dh_write_watch *w, uint64_t first, uint64_t limit)
 {
@@ -203,7 +207,8 @@ int dh_write_watch_get(dh_write_watch *w, int cursor, uint64_t first, uint64_t l
         return ENOMEM;
     rc = harvest_all(&h, w->first + first, w->first + limit, pages_max);
     if (rc != 0) {
-        harvest_undo(&h);
+        if (h.is_reset)
+            dh_write_watch_return(w, cursor, h.pages);
         dh_pages_free(h.pages);
         return rc;
     }
@@ -230,9 +235,7 @@ int dh_write_watch_mark(dh_write_watch *w, uint64_t first, uint64_t limit)
 {
     int rc = check_range(w, first, limit);
 
-    if (rc == 0)
-        dh_watch_mark(w->watch, (dh_pgno)(w->first + first), limit - first);
-    return rc;
+    return rc != 0 ? rc : dh_watch_mark(w->watch, (dh_pgno)(w->first + first), limit - first);
 }
 
 /* What was written before concerns the older cursors only. */

@@ -256,6 +256,12 @@ void dh_write_watch_close(dh_write_watch *w)
     free(w);
 }
 
+void dh_write_watch_release(dh_write_watch **watch)
+{
+    dh_write_watch_close(*watch);
+    *watch = NULL;
+}
+
 int dh_write_watch_cursor(const dh_write_watch *w) { return w->cursor; }
 
 int dh_write_watch_tracker(const dh_write_watch *w) { return dh_watch_tracker(w->watch); }
