@@ -105,9 +105,11 @@ def check_storage(directory: Path, count: int, **variables: str) -> None:
     print_table(cases, "kind")
     assert_allowed(cases, ALLOWED_STORAGE)
     for case in cases:
-        # Only putting back what once was there may show an earlier commit.
+        # Only putting back what once was there may show an earlier commit; or a smaller number in
+        # the newest meta page, as a write of it leaves that was cut short.
         if case["outcome"] == "older":
-            assert case["kind"] in ("stale", "swap", "splice"), case
+            is_number = case["region"] == "index meta page" and case["kind"] in ("flip", "noise")
+            assert is_number or case["kind"] in ("stale", "swap", "splice"), case
             assert "index" in case["region"], case
     assert_not_trivial(cases)
 

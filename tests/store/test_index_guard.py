@@ -304,10 +304,11 @@ def test_every_zeroed_tree_page_is_refused(specimens: list[Specimen], tmp_path: 
             assert text
 
 
-def test_a_flipped_transaction_number_never_makes_the_older_commit_count(
-    tmp_path: Path, seed: int
+def test_a_flipped_transaction_number_does_not_make_the_older_commit_count(
+    tmp_path: Path,
 ) -> None:
-    """11 with one bit flipped is 9, and 9 is 11: beside 10 either looks as if all were well."""
+    """9 with one bit flipped is 11, and looks newer than 10. (11 that became 9 cannot be told from
+    a write of the page that was cut short.)"""
     environment = lmdb.open(str(tmp_path / "env"), subdir=True)
     taken = 0
     with environment:
@@ -318,13 +319,13 @@ def test_a_flipped_transaction_number_never_makes_the_older_commit_count(
                 continue
             data = (tmp_path / "env" / "data.mdb").read_bytes()
             assert check_bytes(tmp_path, data)[0] == 0
-            for at in (TXNID_AT, PAGE + TXNID_AT):
-                for bit in range(16):
-                    damaged = bytearray(data)
-                    damaged[at + bit // 8] ^= 1 << bit % 8
-                    rc, text = check_bytes(tmp_path, damaged)
-                    assert rc == lib.DH_E_CORRUPT, (number, at, bit)
-                    taken += "its free list of" in text
+            newest = environment.info()["last_txnid"] % 2
+            for bit in range(16):
+                damaged = bytearray(data)
+                damaged[(1 - newest) * PAGE + TXNID_AT + bit // 8] ^= 1 << bit % 8
+                rc, text = check_bytes(tmp_path, damaged)
+                assert rc == lib.DH_E_CORRUPT, (number, bit)
+                taken += "its free list of" in text
     assert taken > 10  # the others are refused at sight
 
 
