@@ -7,7 +7,7 @@ Python, unless you iterate over page numbers.
 
 >>> import dirtyheap as dh
 >>> with dh.WriteWatch(64 * 4096) as watch:
-...     watch.buffer[5 * 4096 : 7 * 4096] = bytes(2 * 4096)
+...     watch.buffer[5 * 4096 : 7 * 4096] = b"x" * (2 * 4096)
 ...     print(watch.get(reset=True).ranges())
 ...     print(watch.get().ranges())
 [(5, 7)]
