@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from ._ffi import check, ffi, lib
+from ._native import Core
 from .errors import HeapClosedError
 from .guard import acquire_while
 from .results import CollectStats
@@ -39,6 +40,12 @@ _log = logging.getLogger("dirtyheap.collector")
 _YOUNG_BYTES: Final = 64 << 20
 # A full one is due when the heap has grown by this factor since the last.
 _FULL_GROWTH: Final = 1.5
+# However small the heap may be: of its capacity, between two young ones; and how much of it may be
+# in use before a full one is due that would not be by the factor.
+_CAPACITY_SHARE: Final = 8
+_CAPACITY_FULL: Final = 0.75
+# A young one ends a cycle that marks: it waits until this many times its room is taken.
+_PATIENCE: Final = 4
 # Without tracking: this share of the heap has to be new.
 _COMPARED_SHARE: Final = 4
 # One slice of marking; whoever ends the cycle (a rollback, close()) waits for it.
@@ -57,6 +64,7 @@ _IDLE, _MARKING = 0, 1
 class Owner(Protocol):
     """What a collection needs of the heap; nothing here keeps it alive."""
 
+    _core: Core
     _lock: RLock
 
     def _collect_step(self, step: Callable[[], _Result]) -> _Result: ...
@@ -67,6 +75,7 @@ class _Cycle:
 
     def __init__(self, generation: Generation) -> None:
         self.generation: Generation = generation
+        self.is_marked = False  # the last stop was made
         self.stops_ns: list[int] = []
         self.released_pages = 0
         self.began_ns = time.monotonic_ns()
@@ -113,15 +122,22 @@ class Collector:
     callbacks: list[Callback]
     history: deque[CollectStats]
 
-    def __init__(self, heap_ptr: Any, owner: Callable[[], Owner | None]) -> None:
+    def __init__(
+        self, heap_ptr: Any, owner: Callable[[], Owner | None], capacity_bytes: int
+    ) -> None:
         self._ptr = heap_ptr
+        self._capacity_bytes = capacity_bytes
         self._owner = owner
-        self._slice_lock = threading.Lock()  # around a slice of marking, which close() waits for
+        # Around a slice of marking, and what else needs no lock of the heap: close() waits for it.
+        self._slice_lock = threading.RLock()
         self._start_lock = threading.Lock()  # who sees a thread may wait for it
         self._thread: threading.Thread | None = None
         self._is_at_work = False  # the thread, with more to do than to end
         self._is_closed = False
         self._cycle: _Cycle | None = None  # of collect(budget_ms=...)
+        self._under_way: _Cycle | None = None  # whose steps the core's are, if it is in any
+        self._waits = 0  # of a young collection that is due, for the end of a cycle
+        self._drops = 0  # of cycles in a row that did not come to their end
         self._automatic = True
         self._young_bytes = _YOUNG_BYTES
         self._full_growth = _FULL_GROWTH
@@ -186,13 +202,16 @@ class Collector:
 
     def begin(self) -> None:
         """Let the core tell when a collection is due, or not any more."""
-        if not self._is_closed:
-            lib.dh_collect_due_at(self._ptr, self._due_bytes if self._automatic else 0)
+        with self._slice_lock:  # close() waits: what the pointer leads to goes after it
+            if not self._is_closed:
+                due_bytes = self._due_bytes * (1 + self._waits)
+                lib.dh_collect_due_at(self._ptr, due_bytes if self._automatic else 0)
 
     @property
     def _due_bytes(self) -> int:
         """Where pages are compared a young collection reads all of the heap: let it be worth it."""
-        return max(self._young_bytes, self._compared_bytes // _COMPARED_SHARE)
+        worth_it = max(self._young_bytes, self._compared_bytes // _COMPARED_SHARE)
+        return min(worth_it, self._capacity_bytes // _CAPACITY_SHARE)
 
     # --- collections ---------------------------------------------------------------------------
 
@@ -223,6 +242,9 @@ class Collector:
 
     def _note(self, stats: CollectStats) -> None:
         self.history.append(stats)
+        if self._waits:
+            self._waits = 0
+            self.begin()
         if stats.generation == "full":
             self._bytes_after_full = int(self._heap_stats().allocated_bytes)
         _log.debug(
@@ -257,9 +279,10 @@ class Collector:
             self._step(lambda: self._begin(cycle))  # noqa: B023 - called before the next round
             while not self._mark(_MARK_SLICE_NS):
                 time.sleep(0)
-            if not self._step(lambda: self._finish(cycle)):  # noqa: B023
+            self._step(lambda: self._finish(cycle))  # noqa: B023
+            if not cycle.is_marked:
                 continue
-            while not self._step(lambda: self._sweep(cycle)):  # noqa: B023
+            while self._step(lambda: self._sweep(cycle)):  # noqa: B023
                 time.sleep(_COURTESY_S)
             while self._step(lambda: self._release(cycle)):  # noqa: B023
                 time.sleep(_COURTESY_S)
@@ -281,21 +304,23 @@ class Collector:
         return stats
 
     def _go_on(self, cycle: _Cycle, until_ns: int) -> bool:
-        """With the heap's lock. What somebody else ended, or completed, is over for this one
-        too."""
-        phase = lib.dh_cycle_phase(self._ptr)
-        if phase == _IDLE and cycle.stops_ns:
-            return True
-        if phase == _IDLE:
-            self._begin(cycle)
-        if phase in (_IDLE, _MARKING):
+        """With the heap's lock. A cycle that somebody else ended before it was marked is begun
+        again; one that somebody else swept is swept."""
+        if not cycle.is_marked:
+            if not self._is_under_way(cycle):
+                self._drops += bool(cycle.stops_ns)
+                self._begin(cycle)
             if not self._mark(max(1, until_ns - time.monotonic_ns())):
                 return False
             self._finish(cycle)
-        while not self._sweep(cycle):
+            if not cycle.is_marked:
+                return False
+        while self._sweep(cycle):
             if time.monotonic_ns() >= until_ns:
                 return False
-        self._release(cycle)
+        while self._release(cycle):
+            if time.monotonic_ns() >= until_ns:
+                return False
         return True
 
     def _mark(self, budget_ns: int) -> bool:
@@ -310,25 +335,33 @@ class Collector:
 
     # The others are called with it.
 
-    def _begin(self, cycle: _Cycle) -> None:
-        if lib.dh_cycle_phase(self._ptr) == _IDLE:  # else the one that there is is gone on with
-            self._check(lib.dh_cycle_begin(self._ptr, cycle.counts))
-            cycle.stops_ns.append(cycle.counts.stop_ns)
+    def _is_under_way(self, cycle: _Cycle) -> bool:
+        return self._under_way is cycle and lib.dh_cycle_phase(self._ptr) != _IDLE
 
-    def _finish(self, cycle: _Cycle) -> bool:
-        """The last stop; False: somebody has ended the cycle before."""
-        if lib.dh_cycle_phase(self._ptr) == _IDLE:
-            return False
-        self._check(lib.dh_cycle_finish(self._ptr, cycle.counts))
+    def _begin(self, cycle: _Cycle) -> None:
+        """Another's is ended: what died since it was begun would stay."""
+        self._check(lib.dh_cycle_drop(self._ptr))
+        self._under_way = cycle
+        self._check(lib.dh_cycle_begin(self._ptr, cycle.counts))
         cycle.stops_ns.append(cycle.counts.stop_ns)
-        return True
+
+    def _finish(self, cycle: _Cycle) -> None:
+        """The last stop, unless somebody has ended the cycle before."""
+        if self._is_under_way(cycle):
+            self._check(lib.dh_cycle_finish(self._ptr, cycle.counts))
+            cycle.stops_ns.append(cycle.counts.stop_ns)
+            # A full arena ends a cycle without the heap's lock: perhaps before.
+            cycle.is_marked = lib.dh_cycle_phase(self._ptr) != _IDLE
+        self._drops = 0 if cycle.is_marked else self._drops + 1
 
     def _sweep(self, cycle: _Cycle) -> bool:
-        """One slice; whether it was the last."""
+        """One slice; whether there is more."""
+        if not self._is_under_way(cycle):
+            return False
         is_done = ffi.new("int *")
         self._check(lib.dh_cycle_sweep(self._ptr, _SWEEP_SLICE_NS, cycle.counts, is_done))
         cycle.stops_ns.append(cycle.counts.stop_ns)
-        return bool(is_done[0])
+        return not is_done[0]
 
     def _release(self, cycle: _Cycle) -> bool:
         """Give free pages back to the kernel; whether there may be more."""
@@ -362,21 +395,35 @@ class Collector:
     # --- by themselves -------------------------------------------------------------------------
 
     def due(self) -> None:
-        """A collection is due: give it a thread, unless one is at work. Called by the core, in the
-        main thread, between two instructions of the application."""
-        if not self._automatic or self._is_closed or self._is_at_work:
-            return
-        if os.getpid() != self._pid:  # it became due before the fork
-            return
+        """A collection is due: give it a thread, unless one is at work. Called by the core, in a
+        thread that is there for nothing else."""
         # Not a daemon: an interpreter that ends would stop it with the heap's lock held.
         thread = threading.Thread(target=self._work, name="dirtyheap-collect", daemon=False)
         with self._start_lock:
+            if not self._automatic or self._is_closed or self._is_at_work:
+                return
+            if os.getpid() != self._pid:  # it became due before the fork
+                return
+            if self._waits_for_a_cycle():
+                return
             self._thread, self._is_at_work = thread, True
             try:
                 thread.start()
             except RuntimeError:  # none is to be had, or the interpreter ends: told again
                 self._thread, self._is_at_work = None, False
                 self.begin()
+
+    def _waits_for_a_cycle(self) -> bool:
+        """A cycle that marks, in steps or in another thread, is not ended at once; and the less
+        often the more it has happened, so that it comes to its end."""
+        with self._slice_lock:
+            if self._is_closed or lib.dh_cycle_phase(self._ptr) != _MARKING:
+                return False
+            if self._waits >= _PATIENCE << min(self._drops, 8):
+                return False
+            self._waits += 1
+            self.begin()
+            return True
 
     def _is_wanted(self) -> bool:
         return not self._is_closed and threading.main_thread().is_alive()
@@ -402,7 +449,9 @@ class Collector:
         if self._bytes_after_full == 0:
             self._bytes_after_full = allocated
         grown = allocated - self._bytes_after_full
-        return grown >= max(self._young_bytes, (self._full_growth - 1) * self._bytes_after_full)
+        if allocated >= _CAPACITY_FULL * self._capacity_bytes:
+            return grown >= self._due_bytes
+        return grown >= max(self._due_bytes, (self._full_growth - 1) * self._bytes_after_full)
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -413,7 +462,10 @@ class Collector:
             self._cycle = None
 
     def join(self) -> None:
-        """Wait for the end of the thread, if there is one."""
+        """Wait for the end of the thread, if there is one or one is about to be."""
+        owner = self._owner()
+        if owner is not None:
+            owner._core.wait_due()
         with self._start_lock:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():

@@ -82,7 +82,8 @@ _CODES: dict[int, tuple[str, type[Exception], str]] = {
     -1: (
         "DH_E_FULL",
         HeapFullError,
-        "the heap's capacity is used up: open it with a larger capacity=",
+        "the heap's capacity is used up: heap.collect() frees what is garbage; else open it with a "
+        "larger capacity=",
     ),
     -2: ("DH_E_CORRUPT", HeapCorruptError, "a damaged structure was met"),
     -3: ("DH_E_WATCH", TrackerError, "the kernel no longer tracks the heap's memory"),

@@ -214,7 +214,7 @@ class Heap(Contents, History, Looking):
         try:
             self._ptr = ffi.cast("dh_heap *", self._core.address)
             self._folder = Folder(self._ptr, weakref.ref(self), self._memory_limit)
-            self._collector = Collector(self._ptr, weakref.ref(self))
+            self._collector = Collector(self._ptr, weakref.ref(self), self._options[0])
             self._committer = Committer(self._ptr, self._folder)
             self._savepoints = Savepoints(self._core, self._ptr)
             if isinstance(source, Store):

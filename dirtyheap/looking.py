@@ -69,8 +69,10 @@ class Looking(Guarded):
                 then freed memory waits for it.
             concurrent: a full collection that marks without the GIL and without the heap's lock,
                 beside other threads, and stops the application only shortly at its begin and end.
+                One that a rollback or another collection has ended three times is made in one stop.
 
-        A rollback or another collection ends one that is under way in steps; nothing is lost by it.
+        A rollback or another collection ends one that is under way in steps: nothing is lost by it,
+        and the next step begins it anew. Automatic young ones wait for it a while.
 
         Cost: one stop, of some 50 ns for each cell that lives; see ``docs/gc.md`` for the others.
 

@@ -62,11 +62,12 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->placeholders_count = 0;
     self->orphans = NULL;
     self->on_due = NULL;
+    self->due_lock = PyThread_allocate_lock();
     self->weakrefs = NULL;
     options = (dh_options){capacity_bytes, tracker, {key0, key1}};
     int rc = ENOMEM;
-    if (self->int_hashes != NULL && self->texts != NULL && self->texts_seen != NULL &&
-        self->names != NULL && self->shapes != NULL)
+    if (self->due_lock != NULL && self->int_hashes != NULL && self->texts != NULL &&
+        self->texts_seen != NULL && self->names != NULL && self->shapes != NULL)
         rc = dh_heap_open(&options, &self->heap);
     if (rc != 0) {
         dhp_raise_open(state, rc);
@@ -110,6 +111,8 @@ static void core_dealloc(PyObject *obj)
     core_close(self);
     dhp_orphans_release(self);
     Py_XDECREF(self->on_due);
+    if (self->due_lock != NULL)
+        PyThread_free_lock(self->due_lock);
     core_forget_keys(self);
     PyObject_Free(obj);
     Py_DECREF(type);
@@ -532,8 +535,10 @@ static PyGetSetDef core_getset[] = {
 
 PyDoc_STRVAR(set_on_due_doc,
              "set_on_due($self, callable, /)\n--\n\n"
-             "Call it, in the main thread and outside of any operation, once a collection is due "
-             "(dh_collect_due_at).");
+             "Call it, in a thread of its own, once a collection is due (dh_collect_due_at).");
+PyDoc_STRVAR(wait_due_doc,
+             "wait_due($self, /)\n--\n\n"
+             "Wait for the end of a call of set_on_due's callable that is on its way.");
 
 static PyMethodDef core_methods[] = {
     {"close", core_close_method, METH_NOARGS, close_doc},
@@ -552,6 +557,7 @@ static PyMethodDef core_methods[] = {
     {"take_mark", core_take_mark, METH_NOARGS, take_mark_doc},
     {"take_undone", core_take_undone, METH_NOARGS, take_undone_doc},
     {"set_on_due", dhp_set_on_due, METH_O, set_on_due_doc},
+    {"wait_due", dhp_wait_due, METH_NOARGS, wait_due_doc},
     {"new_array", core_new_array, METH_VARARGS, new_array_doc},
     {"new_record", (PyCFunction)(void (*)(void))core_new_record, METH_VARARGS | METH_KEYWORDS,
      new_record_doc},

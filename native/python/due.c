@@ -1,12 +1,16 @@
 /* due.c -- telling Python that a collection is due.
  *
- * It becomes due in the middle of an operation, where no Python code may run: a pending call carries it
- * out of there, to the main thread between two of its instructions.
+ * It becomes due in the middle of an operation, where no Python code may run: a thread carries it out of
+ * there. Not a pending call: that comes to the main thread only, which may be waiting for the one that
+ * allocates, and in the middle of anything, so that it must not wait for what the main thread holds.
  */
 #include "state.h"
 
-static int run_due(void *context)
+#define NO_THREAD ((unsigned long)-1) /* PYTHREAD_INVALID_THREAD_ID, which abi3 does not have */
+
+static void run_due(void *context)
 {
+    PyGILState_STATE gil = PyGILState_Ensure();
     dhp_core *core = context;
     PyObject *on_due = core->on_due;
 
@@ -18,21 +22,34 @@ static int run_due(void *context)
         Py_XDECREF(result);
         Py_DECREF(on_due);
     }
+    PyThread_release_lock(core->due_lock);
     Py_DECREF((PyObject *)core);
-    return 0;
+    PyGILState_Release(gil);
 }
 
 int dhp_due(void *context)
 {
-    PyObject *core = context;
+    dhp_core *core = context;
 
-    if (((dhp_core *)core)->on_due == NULL)
+    if (core->on_due == NULL || PyThread_acquire_lock(core->due_lock, NOWAIT_LOCK) == 0)
         return -1;
-    Py_INCREF(core);
-    if (Py_AddPendingCall(run_due, core) == 0)
+    Py_INCREF((PyObject *)core);
+    if (PyThread_start_new_thread(run_due, core) != NO_THREAD)
         return 0;
-    Py_DECREF(core); /* no room: it is tried again with the next page */
+    Py_DECREF((PyObject *)core); /* none is to be had: it is tried again with the next page */
+    PyThread_release_lock(core->due_lock);
     return -1;
+}
+
+PyObject *dhp_wait_due(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    dhp_core *core = (dhp_core *)self;
+
+    Py_BEGIN_ALLOW_THREADS;
+    PyThread_acquire_lock(core->due_lock, WAIT_LOCK);
+    PyThread_release_lock(core->due_lock);
+    Py_END_ALLOW_THREADS;
+    Py_RETURN_NONE;
 }
 
 PyObject *dhp_set_on_due(PyObject *self, PyObject *callable)

@@ -127,6 +127,7 @@ typedef struct {
     uint64_t placeholders_count; /* made so far; tells whether an operation made one */
     PyObject *orphans;           /* list of objects that may not die yet, or NULL    */
     PyObject *on_due;            /* called when a collection is due, or NULL         */
+    PyThread_type_lock due_lock; /* held while a thread is on its way to call it     */
     PyObject *weakrefs;
 } dhp_core;
 
@@ -238,6 +239,7 @@ void dhp_orphans_release(dhp_core *core);
 /* due.c: dh_world.due */
 int dhp_due(void *context);
 PyObject *dhp_set_on_due(PyObject *self, PyObject *callable);
+PyObject *dhp_wait_due(PyObject *self, PyObject *unused);
 int dhp_has_packer(dhp_core *core, PyObject *obj);
 PyObject *dhp_scalars(dhp_state *state);
 

@@ -129,7 +129,8 @@ int dh_pages_take(dh_heap *heap, uint64_t count, bool fresh_only, dh_pgno *pgno_
         if (is_full)
             return dhi_fail(heap, DH_E_FULL,
                             "the heap is full: %llu pages more than its capacity of %llu bytes "
-                            "(open it with a larger capacity=)",
+                            "(heap.collect() frees what is garbage; else open it with a larger "
+                            "capacity=)",
                             (unsigned long long)count,
                             (unsigned long long)(alloc->capacity_pages << DH_PAGE_SHIFT));
         first = heap->arena.hwm_pages;

@@ -15,6 +15,8 @@ import pytest
 from helpers import COLLECTIONS, collect, in_child
 
 import dirtyheap as dh
+from dirtyheap import collector as collector_module
+from dirtyheap._ffi import lib
 
 CELLS_OF_A_NODE = 2  # a dict of one short entry: head and entries, unless its keys are shared
 
@@ -388,7 +390,7 @@ def test_containers_of_all_kinds_under_automatic_collection(heap: dh.Heap) -> No
     heap.root.update(d={}, a=[], s=set(), q=heap.deque(), t=heap.sorted_dict())
     d, a, s, q, t = (heap.root[name] for name in "dasqt")
     plain: tuple[Any, ...] = ({}, [], set(), [], {})
-    for i in range(6000):
+    for i in range(20_000):
         key = f"key {chance.randrange(500)}"
         value = [i, {"text": "x" * chance.randrange(30)}]
         d[key] = plain[0][key] = value
@@ -539,6 +541,141 @@ def test_what_becomes_due_while_the_thread_ends_is_not_forgotten(
     collector.join()
     assert len(set(threads)) == 2
     assert len(collector.history) == 2
+
+
+def test_threads_that_store_are_collected_for_while_the_main_thread_waits(path: Path) -> None:
+    with dh.open(path, capacity=32 << 20) as heap:
+        heap.collector.young_bytes = 1 << 20
+
+        def store() -> None:
+            for i in range(300_000):  # twice the capacity, and nothing of it lives
+                heap.root["a"] = [i, "and dropped", ["with", "more"]]
+
+        storing = threading.Thread(target=store)
+        storing.start()
+        storing.join()  # here no instruction of the main thread ends
+        heap.collector.join()
+        assert len(heap.collector.history) > 3
+        assert heap.root["a"][0] == 299_999
+
+
+def test_it_becomes_due_in_the_middle_of_anything_the_main_thread_does(heap: dh.Heap) -> None:
+    """Held by the main thread wherever a thread is started or waited for (threading.py)."""
+    locks = [
+        getattr(threading, name)
+        for name in ("_active_limbo_lock", "_shutdown_locks_lock")
+        if hasattr(threading, name)
+    ]
+    assert locks
+    heap.collector.young_bytes = 1 << 16
+    for lock in locks:
+        with lock:
+            for i in range(5000):
+                heap.root["a"] = [i, "and dropped"]
+        heap.collector.join()
+    assert heap.collector.history
+
+
+def test_a_small_heap_full_of_garbage_is_not_full(path: Path) -> None:
+    """young_bytes is larger than its capacity."""
+    with dh.open(path, capacity=16 << 20) as heap:
+        for i in range(400_000):
+            heap.root["a"] = {"number": i, "text": "of some length, so that it takes room"}
+        assert heap.root["a"]["number"] == 399_999
+
+
+def test_the_thread_of_a_collection_may_end_while_the_heap_closes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it tells the core at its end waits for the closing, and the other way round."""
+    heap = dh.open(path)
+    collector, is_closing = heap.collector, threading.Event()
+    closer = threading.Thread(target=heap.close)
+    due_at = collector_module.lib.dh_collect_due_at
+    closed_before: list[bool] = []
+
+    class Lib:
+        """The core, but closing begins when it is told of the end."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(lib, name)
+
+        def dh_collect_due_at(self, ptr: Any, due_bytes: int) -> int:
+            if threading.current_thread() is collector._thread:
+                closer.start()
+                assert is_closing.wait(60)
+                closer.join(0.05)  # where it does not wait it is over by now
+                closed_before.append(heap.closed)
+            return int(due_at(ptr, due_bytes))
+
+    close = collector.close
+
+    def close_told() -> None:
+        is_closing.set()
+        close()
+
+    monkeypatch.setattr(collector, "close", close_told)
+    monkeypatch.setattr(collector_module, "lib", Lib())
+    collector.due()
+    assert collector._thread is not None
+    collector._thread.join()
+    closer.join()
+    assert closed_before == [False]
+
+
+# --- a cycle that somebody else ends ------------------------------------------------------------
+
+
+def test_a_cycle_in_steps_that_was_dropped_is_not_called_done(heap: dh.Heap) -> None:
+    heap.collector.automatic = False
+    fill(heap, 20_000)
+    heap.collect()
+    del heap.root["all"]
+    assert not heap.collect(budget_ms=0.001).done
+    heap.collect("young")  # ends it
+    stats = heap.collect(budget_ms=0.001)
+    assert not stats.done or stats.freed_cells > 60_000
+    assert finish(heap).freed_cells > 60_000
+
+
+def test_steps_come_to_their_end_beside_automatic_collections(heap: dh.Heap) -> None:
+    heap.collector.automatic = False
+    fill(heap, 50_000)
+    heap.collect()
+    heap.root["all"][::2] = [None] * 25_000
+    heap.collector.young_bytes = 1 << 16
+    heap.collector.full_growth = 1e6  # the steps alone make full ones
+    heap.collector.automatic = True
+    for turn in range(3000):
+        for number in range(1000):
+            heap.root["new"] = {"turn": [turn, number]}
+        if (stats := heap.collect(budget_ms=0.02)).done:
+            break
+    assert stats.done
+    assert stats.freed_cells > 50_000
+    assert any(each.generation == "young" for each in heap.collector.history)
+
+
+def test_a_concurrent_collection_does_not_go_on_with_anothers_marks(heap: dh.Heap) -> None:
+    heap.collector.automatic = False
+    fill(heap, 20_000)
+    heap.collect()
+    assert not heap.collect(budget_ms=0.001).done
+    del heap.root["all"]  # marked, perhaps, by the cycle under way
+    assert heap.collect(concurrent=True).freed_cells > 60_000
+    assert heap.verify().unreachable_cells == 0
+
+
+def test_steps_give_all_free_pages_back(heap: dh.Heap) -> None:
+    heap.collector.automatic = False
+    heap.root["all"] = [bytes(3000) for _ in range(12_000)]
+    heap.commit()
+    heap.collect()
+    del heap.root["all"]
+    heap.commit()
+    stats = finish(heap)
+    assert stats.freed_pages > 8192  # more than a slice gives back
+    assert stats.released_pages >= stats.freed_pages - 16
 
 
 def test_closing_waits_for_a_thread_that_is_about_to_start(
