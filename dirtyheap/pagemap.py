@@ -75,8 +75,8 @@ class Scan:
 
     Attributes:
         start, end: the addresses asked about.
-        walk_end: the address up to which the kernel looked: ``end``, or less after ``max_pages`` or
-            ``vec_len`` regions. Go on there.
+        walk_end: the address up to which all was told: ``end``, or less after ``max_pages`` or
+            ``vec_len`` regions. Go on there: no page is told twice, none left out.
         pages_count: in all regions.
     """
 

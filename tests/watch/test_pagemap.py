@@ -238,6 +238,31 @@ def test_vec_len_is_one_call_of_the_kernel(memory: mmap.mmap) -> None:
     assert len(pagemap.scan(memory, category_mask=Category.PRESENT)) == PAGES // 2
 
 
+@pytest.mark.parametrize("limit", [1, 2, 511, 512, 513, 600, 1000, 1024, 1500, 5000])
+def test_walk_end_is_behind_everything_that_was_told(limit: int) -> None:
+    """The kernel's own lies before regions that it returned, where its buffer was full once."""
+    touched = list(range(0, 4000, 2))
+    with dh.WriteWatch(4000 * PAGE, technique="uffd") as watch:
+        touch(watch.buffer, *touched)
+        base = address(watch.buffer)
+        for is_taken in (False, True):
+            at, found = base, []
+            while at < base + 4000 * PAGE:
+                scan = pagemap.scan(
+                    at,
+                    base + 4000 * PAGE - at,
+                    category_mask=Category.WRITTEN,
+                    return_mask=Category.WRITTEN,
+                    vec_len=limit,
+                    write_protect=is_taken,
+                )
+                found += pages_of(scan, base)
+                assert scan.walk_end > at and scan.walk_end > base + found[-1] * PAGE
+                at = scan.walk_end
+            assert found == touched
+        assert watch.get().count == 0, "all were taken, each once"
+
+
 def test_a_hole_has_no_present_pages() -> None:
     memory = mmap.mmap(-1, 10 * PAGE)
     where = address(memory)
