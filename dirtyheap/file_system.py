@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from .findings import Finding, Verdict
-from .surroundings import read_text
+from .surroundings import is_shortage_of_files, read_text
 
 _PAGE_BYTES: Final = 4096
 _SPACE_MIN: Final = 64 << 20
@@ -65,6 +65,9 @@ def findings(path: str | os.PathLike[str]) -> Iterator[Finding]:
             for name, trial in _TRIALS.items():
                 yield _try(name, trial, file)
     except OSError as error:
+        if is_shortage_of_files(error):
+            yield _untested("writable", error)
+            return
         yield Finding(
             _GROUP,
             "writable",
@@ -102,7 +105,14 @@ def _mount_of(directory: Path) -> tuple[str, str]:
 
 def _kind(directory: Path) -> Finding:
     place, kind = _mount_of(directory)
-    text = f"{kind}, mounted at {place or '?'}"
+    if not place:
+        return Finding(
+            _GROUP,
+            "file-system",
+            Verdict.UNTESTED,
+            "/proc/self/mountinfo, which says what is mounted, cannot be read",
+        )
+    text = f"{kind}, mounted at {place}"
     if kind in _IN_MEMORY:
         return Finding(
             _GROUP,
@@ -156,9 +166,15 @@ def _try(name: str, trial: Callable[[IO[bytes]], Finding], file: IO[bytes]) -> F
     try:
         return trial(file)
     except OSError as error:
+        if is_shortage_of_files(error):
+            return _untested(name, error)
         return Finding(
             _GROUP, name, Verdict.WARNING, f"refused: {error.strerror}", "another file system"
         )
+
+
+def _untested(name: str, error: OSError) -> Finding:
+    return Finding(_GROUP, name, Verdict.UNTESTED, f"{error.strerror}, see ulimit -n")
 
 
 def _reopen(file: IO[bytes], flags: int) -> int:
@@ -251,6 +267,8 @@ def _try_directory_sync(directory: Path) -> Finding:
             stack.callback(os.close, fd)
             os.fsync(fd)
         except OSError as error:
+            if is_shortage_of_files(error):
+                return _untested("fsync-directory", error)
             return Finding(
                 _GROUP,
                 "fsync-directory",

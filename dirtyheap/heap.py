@@ -97,6 +97,7 @@ def open(
         HeapCorruptError: it is damaged; nothing was changed.
         HeapError: no heap is there, or one of another format; commit ``at`` is not kept.
         TrackerError: the tracker asked for does not work here.
+        OSError: no file descriptor is left (EMFILE); "auto" takes no other tracker then.
 
     Cost: follows the number of base files (one for 4 MiB) and deltas, not what is in them: pages
     are read, and checked where a delta changes them, when they are first used. The first store

@@ -119,6 +119,7 @@ def watch(buffer_or_size: SupportsBuffer | SupportsIndex, technique: str) -> Wri
     Raises:
         ValueError: there is none of that name; or as for WriteWatch.
         TrackerError: it does not work here, or not for this memory; the message says why.
+        OSError: no file descriptor is left (EMFILE).
         BufferError: as for WriteWatch.
 
     >>> with dh.lab.watch(8 * 4096, "hash") as watch:

@@ -33,7 +33,7 @@ __all__ = ["Category", "Region", "Scan", "categories", "scan"]
 PAGE_BYTES: Final = 4096
 _WP_MATCHING: Final = 1
 _CHECK_WPASYNC: Final = 2
-_ADDRESS_LIMIT: Final = 1 << 64
+_NUMBER_LIMIT: Final = 1 << 64
 
 
 class Category(IntFlag):
@@ -59,6 +59,9 @@ class Category(IntFlag):
     """A guard page (MADV_GUARD_INSTALL); Linux 6.15."""
 
 
+_NAMED: Final = sum(Category)
+
+
 class Region(NamedTuple):
     """Addresses ``[start, end)`` of pages that are alike in what was asked."""
 
@@ -75,8 +78,8 @@ class Scan:
 
     Attributes:
         start, end: the addresses asked about.
-        walk_end: the address up to which the kernel looked: ``end``, or less after ``max_pages`` or
-            ``vec_len`` regions. Go on there.
+        walk_end: the address up to which all was told: ``end``, or less after ``max_pages`` or
+            ``vec_len`` regions. Go on there: no page is told twice, none left out.
         pages_count: in all regions.
     """
 
@@ -165,42 +168,47 @@ def scan(
         ValueError: an argument does not fit; the message says which and why.
         PermissionError: that process may not be looked into; or check_wpasync found a page.
         ProcessLookupError: there is no such process.
-        TrackerError: this kernel has no PAGEMAP_SCAN.
+        TypeError: an argument is no integer, or no buffer; the message says which.
+        TrackerError: this kernel has no PAGEMAP_SCAN, or /proc is not mounted.
         OSError: the kernel refuses. After a scan with ``write_protect`` that failed, pages may be
             protected that nobody was told: treat them all as written.
     """
-    start, end, held = _range(address_or_buffer, bytes, pid)
-    most, room = index(max_pages), 0 if vec_len is None else index(vec_len)
-    if most < 0:
-        raise ValueError(f"max_pages must be 0 (no limit) or positive, not {most}")
+    process = None if pid is None else _number("pid", pid)
+    start, end, held = _range(address_or_buffer, bytes, process)
+    most = _number("max_pages", max_pages)
+    room = 0 if vec_len is None else _number("vec_len", vec_len)
+    if not 0 <= most < _NUMBER_LIMIT:
+        raise ValueError(f"max_pages must be 0 (no limit) or positive, below 2**64, not {most}")
     if vec_len is not None and not 1 <= room <= 1 << 24:
         raise ValueError(f"vec_len must be between 1 and {1 << 24}, not {room}")
-    if write_protect and pid not in (None, os.getpid()):
+    if write_protect and process not in (None, os.getpid()):
         raise ValueError(
             "write_protect: pages of another process are not protected, for that takes away what "
             "its own watch has to tell"
         )
     masks = {
-        "category_mask": index(category_mask),
-        "anyof_mask": index(anyof_mask),
-        "inverted": index(inverted),
-        "return_mask": int(categories()) if return_mask is None else index(return_mask),
+        "category_mask": _number("category_mask", category_mask),
+        "anyof_mask": _number("anyof_mask", anyof_mask),
+        "inverted": _number("inverted", inverted),
+        "return_mask": int(categories())
+        if return_mask is None
+        else _number("return_mask", return_mask),
     }
     _check_masks(masks)
     query = ffi.new("dh_pagemap_query *")
-    query.flags = write_protect * _WP_MATCHING | check_wpasync * _CHECK_WPASYNC
+    query.flags = (_WP_MATCHING if write_protect else 0) | (_CHECK_WPASYNC if check_wpasync else 0)
     query.start, query.end, query.max_pages, query.vec_len = start, end, most, room
     query.category_mask, query.category_anyof_mask = masks["category_mask"], masks["anyof_mask"]
     query.category_inverted, query.return_mask = masks["inverted"], masks["return_mask"]
     found = ffi.new("dh_page_regions **")
-    fd = _open(pid)
+    fd = _open(process)
     try:
         rc = lib.dh_pagemap_query_run(fd, query, found)
     finally:
         os.close(fd)
         del held  # the memory stayed until here
     if rc != 0:
-        raise _error(rc, check_wpasync, write_protect)
+        raise _error(rc, (start, end), check_wpasync, write_protect)
     return Scan(ffi.gc(found[0], lib.dh_page_regions_free), start, end)
 
 
@@ -213,7 +221,7 @@ def categories() -> Category:
     True
 
     Raises:
-        TrackerError: this kernel has no PAGEMAP_SCAN.
+        TrackerError: this kernel has no PAGEMAP_SCAN, or /proc is not mounted.
     """
     known = ffi.new("uint64_t *")
     fd = _open(None)
@@ -222,11 +230,18 @@ def categories() -> Category:
     finally:
         os.close(fd)
     if rc != 0:
-        raise _error(rc, False, False)
-    return Category(known[0] & sum(Category))
+        raise _error(rc, (0, 0), False, False)
+    return Category(known[0] & _NAMED)
 
 
 # --- arguments and errors -------------------------------------------------------------------------
+
+
+def _number(name: str, value: SupportsIndex) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
 
 
 def _range(
@@ -241,7 +256,7 @@ def _range(
             raise ValueError("pid: a buffer is memory of this process; give an address") from None
         held = _held(address_or_buffer)
         begin = int(ffi.cast("uintptr_t", held))
-        count = len(held) if size is None else index(size)
+        count = len(held) if size is None else _number("bytes", size)
         if count > len(held):
             raise ValueError(f"bytes: the buffer has {len(held)}, not {count}") from None
         start = begin - begin % PAGE_BYTES
@@ -251,11 +266,11 @@ def _range(
             raise ValueError("bytes: an address needs the size of the range")
         if start % PAGE_BYTES:
             raise ValueError(f"the address {start:#x} is not a multiple of {PAGE_BYTES}")
-        count = index(size)
+        count = _number("bytes", size)
     if count <= 0:
         raise ValueError(f"bytes must be positive, not {count}")
     end = start + -(-count // PAGE_BYTES) * PAGE_BYTES
-    if start < 0 or end >= _ADDRESS_LIMIT:
+    if start < 0 or end >= _NUMBER_LIMIT:
         raise ValueError(f"[{start:#x}, {end:#x}) is not a range of addresses")
     return start, end, held
 
@@ -272,28 +287,51 @@ def _held(buffer: Any) -> Any:
 def _check_masks(masks: dict[str, int]) -> None:
     known = int(categories())
     for name, mask in masks.items():
+        if mask < 0:
+            raise ValueError(f"{name} must be a sum of categories, not {mask}")
         unknown = mask & ~known
         if unknown:
-            meant = Category(unknown & sum(Category)) if 0 < unknown < 1 << 64 else unknown
-            raise ValueError(f"{name}: this kernel does not tell {meant!r}; see categories()")
+            meant = [repr(Category(unknown & _NAMED))] if unknown & _NAMED else []
+            meant += [f"{unknown & ~_NAMED:#x}"] if unknown & ~_NAMED else []
+            raise ValueError(
+                f"{name}: this kernel does not tell {' and '.join(meant)}; see categories()"
+            )
 
 
 def _open(pid: int | None) -> int:
-    who = "self" if pid is None else str(index(pid))
+    path = f"/proc/{'self' if pid is None else pid}/pagemap"
     try:
-        return os.open(f"/proc/{who}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise ProcessLookupError(errno.ESRCH, f"pid: there is no process {who}") from None
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        if pid is None or not os.path.exists("/proc/self"):
+            raise TrackerError(
+                f"{path} cannot be opened ({error.strerror}): /proc must be mounted, of a kernel "
+                "with CONFIG_PROC_PAGE_MONITOR"
+            ) from None
+        raise ProcessLookupError(errno.ESRCH, f"pid: there is no process {pid}") from None
+    except ProcessLookupError:
+        raise ProcessLookupError(
+            errno.ESRCH, f"pid: process {pid} has no memory: it has ended, or is one of the kernel"
+        ) from None
     except PermissionError as error:
+        if pid in (None, os.getpid()):
+            text = "the page map of this process is closed to itself: it is not dumpable, see "
+            raise PermissionError(error.errno, text + "PR_SET_DUMPABLE") from None
         raise PermissionError(
             error.errno,
-            f"pid: the page map of process {who} is closed to this user: it needs the right to "
-            "trace the process, and of itself only that it is dumpable",
+            f"pid: the page map of process {pid} is closed to this user: it needs the right to "
+            "trace the process",
         ) from None
 
 
-def _error(rc: int, check_wpasync: bool, write_protect: bool) -> Exception:
+def _error(
+    rc: int, addresses: tuple[int, int], check_wpasync: bool, write_protect: bool
+) -> Exception:
     after = "; pages may have been protected that were not told" if write_protect else ""
+    if rc == errno.EFAULT:
+        start, end = addresses
+        text = f"[{start:#x}, {end:#x}) leaves the addresses that a process can have"
+        return OSError(rc, f"PAGEMAP_SCAN: {os.strerror(rc)}: {text}{after}")
     if rc == errno.ENOTTY:
         return TrackerError("this kernel has no PAGEMAP_SCAN: it needs Linux 6.7")
     if rc == errno.EPERM and check_wpasync:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ._ffi import ffi, lib
 from .findings import Finding, Verdict
 
 _TEXT_BYTES: Final = 512
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _VERDICTS: Final = {1: Verdict.YES, 0: Verdict.NO, -1: Verdict.UNTESTED}
 
 
@@ -31,16 +33,13 @@ class Probe(Sequence[ProbeResult]):
     Attributes:
         trackers: of the kernel, the better one first.
         findings: everything that was looked at, in groups.
-        tracker: the one that ``tracker="auto"`` takes here.
+        tracker: the one that ``tracker="auto"`` takes here; "" when no file descriptor or memory is
+            left to try one: then a heap cannot be opened, either.
     """
 
     trackers: tuple[ProbeResult, ...]
     findings: tuple[Finding, ...]
-
-    @property
-    def tracker(self) -> str:
-        works = (result.tracker for result in self.trackers if result.works)
-        return next(works, "compare")
+    tracker: str
 
     @property
     def ok(self) -> bool:
@@ -92,39 +91,53 @@ def probe(path: str | os.PathLike[str] | None = None) -> Probe:
     >>> print(dirtyheap.probe().finding("page-size").text)
     4096 bytes
     """
-    trackers = tuple(_trackers())
-    findings = [_tracking(trackers), *_kernel(), *surroundings.findings()]
+    trackers = tuple(_try_tracker(name, number) for name, number in _TRACKERS)
+    results = tuple(result for result, _ in trackers)
+    chosen, tracking = _choose(trackers)
+    findings = [tracking, *_kernel(), *surroundings.findings()]
     if path is not None:
         findings += file_system.findings(path)
-    return Probe(trackers, tuple(findings))
+    return Probe(results, tuple(findings), chosen)
 
 
-def _trackers() -> Iterator[ProbeResult]:
+def _try_tracker(name: str, number: int) -> tuple[ProbeResult, int]:
+    """The answer, and the code behind it."""
     text = ffi.new("char[]", _TEXT_BYTES)
-    for name, tracker in (("uffd", lib.DH_TRACKER_UFFD), ("uffd-dev", lib.DH_TRACKER_UFFD_DEV)):
-        rc = lib.dh_probe(tracker, text, _TEXT_BYTES)
-        reason = "" if rc == 0 else ffi.string(text).decode("utf-8", "replace")
-        yield ProbeResult(name, rc == 0, reason)
+    rc = lib.dh_probe(number, text, _TEXT_BYTES)
+    reason = "" if rc == 0 else ffi.string(text).decode("utf-8", "replace")
+    return ProbeResult(name, rc == 0, reason), rc
 
 
-def _tracking(trackers: Sequence[ProbeResult]) -> Finding:
-    """The sum of it: does a heap find its written pages by the kernel?"""
-    for result in trackers:
-        if result.works:
-            return Finding(
+def _choose(trackers: Sequence[tuple[ProbeResult, int]]) -> tuple[str, Finding]:
+    """The sum of it: does a heap find its written pages by the kernel? As the core chooses."""
+    for result, rc in trackers:
+        if rc == 0:
+            return result.tracker, Finding(
                 "tracking",
                 "tracker",
                 Verdict.YES,
                 f"heaps use {result.tracker}: stores, system calls and pages given back were "
                 "reported, exactly",
             )
-    return Finding(
+        if rc in _SHORTAGES:
+            return "", Finding(
+                "tracking",
+                "tracker",
+                Verdict.WARNING,
+                f"no heap can be opened now, and the kernel could not be tried: {result.reason}",
+                "more memory" if rc == errno.ENOMEM else "see ulimit -n",
+            )
+    return "compare", Finding(
         "tracking",
         "tracker",
         Verdict.WARNING,
-        f"heaps compare every page with its committed image at each commit: {trackers[0].reason}",
+        "heaps compare every page with its committed image at each commit: "
+        f"{trackers[0][0].reason}",
         "a commit takes 0.25 us for each page of the heap instead of 1 ns; results are the same",
     )
+
+
+_TRACKERS: Final = (("uffd", lib.DH_TRACKER_UFFD), ("uffd-dev", lib.DH_TRACKER_UFFD_DEV))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ _PR_GET_DUMPABLE: Final = 3
 _MAPS_USUAL: Final = 65530
 # A heap that was stored to has two mappings for each extent of 4 MiB.
 _BYTES_PER_MAPPING: Final = 2 << 20
+# A heap holds six: the lock, three of the engine, two of the watch. To open it takes two more for a
+# moment, and a fold some.
+_DESCRIPTORS_NEEDED: Final = 16
 _LOCK_TRIAL_BYTES: Final = 1 << 20
 _MAP_NORESERVE: Final = 0x4000  # the mmap module has no name for it before Python 3.13
 _DEVICE: Final = Path("/dev/userfaultfd")
@@ -52,6 +55,16 @@ def read_text(path: str) -> str:
         return ""
 
 
+def is_shortage_of_files(error: OSError) -> bool:
+    """Whether file descriptors have run out, which says nothing of what was tried."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def _setting(path: str) -> str:
+    """The same in words."""
+    return read_text(path) or ("it cannot be read" if os.path.exists(path) else "not there")
+
+
 def _status(field: str) -> str:
     for line in read_text("/proc/self/status").splitlines():
         name, _, value = line.partition(":")
@@ -68,7 +81,7 @@ def _process() -> Iterator[Finding]:
     yield _container()
     yield _seccomp()
     yield _device_node()
-    sysctl = read_text("/proc/sys/vm/unprivileged_userfaultfd") or "not there"
+    sysctl = _setting("/proc/sys/vm/unprivileged_userfaultfd")
     yield Finding(
         "process",
         "vm.unprivileged_userfaultfd",
@@ -76,6 +89,7 @@ def _process() -> Iterator[Finding]:
         f"{sysctl}; not needed: heaps ask for faults of user mode only",
     )
     yield _dumpable()
+    yield _descriptors()
 
 
 def _user() -> Finding:
@@ -133,6 +147,36 @@ def _dumpable() -> Finding:
     )
 
 
+def _descriptors() -> Finding:
+    """Counted, not tried: whoever else opens a file just then would be refused."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        taken = [number for name in os.listdir("/proc/self/fd") if (number := int(name)) < soft]
+        free = soft - len(taken) + 1  # one was for looking
+    except OSError as error:
+        if not is_shortage_of_files(error):
+            return Finding("process", "ulimit -n", Verdict.UNTESTED, f"{soft}; {error.strerror}")
+        if error.errno == errno.ENFILE:
+            return Finding(
+                "process",
+                "ulimit -n",
+                Verdict.WARNING,
+                f"{soft}; the whole system has no open file left",
+                "raise the sysctl fs.file-max",
+            )
+        free = 0
+    if free >= _DESCRIPTORS_NEEDED:
+        return Finding("process", "ulimit -n", Verdict.YES, f"{soft}, of which {free} are free")
+    return Finding(
+        "process",
+        "ulimit -n",
+        Verdict.WARNING,
+        f"{soft}, of which {free} are free: an open heap takes 6 and a WriteWatch 2, some more "
+        "while they are opened",
+        "raise ulimit -n, or close files",
+    )
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
@@ -143,7 +187,7 @@ def _memory() -> Iterator[Finding]:
     yield _limit("ulimit -l", resource.RLIMIT_MEMLOCK)
     yield _address_space(is_locked=locking.verdict is not Verdict.YES)
     yield _limit("ulimit -v", resource.RLIMIT_AS)
-    overcommit = read_text("/proc/sys/vm/overcommit_memory") or "unknown"
+    overcommit = _setting("/proc/sys/vm/overcommit_memory")
     yield Finding(
         "memory",
         "vm.overcommit_memory",
@@ -191,7 +235,7 @@ def _address_space(*, is_locked: bool) -> Finding:
             "memory",
             "address-space",
             Verdict.UNTESTED,
-            "what is reserved would be filled and locked, see mlockall",
+            "what is reserved might be filled and locked, see mlockall",
         )
     size = CAPACITY_BYTES
     while size >= CAPACITY_BYTES_MIN and not can_reserve(size):
@@ -213,9 +257,16 @@ def _address_space(*, is_locked: bool) -> Finding:
 def _locking() -> Finding:
     """mlockall(MCL_FUTURE) fills and locks whatever is mapped: a heap's whole reservation."""
     before = _locked_kb()
+    if before is None:
+        return Finding(
+            "memory",
+            "mlockall",
+            Verdict.UNTESTED,
+            "/proc/self/status, which says what is locked, cannot be read",
+        )
     try:
         with mmap.mmap(-1, _LOCK_TRIAL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
-            is_locked = _locked_kb() > before
+            is_locked = (_locked_kb() or 0) > before
     except OSError as error:
         is_locked = error.errno == errno.EAGAIN  # beyond ulimit -l, as a heap would be
     if not is_locked:
@@ -230,15 +281,15 @@ def _locking() -> Finding:
     )
 
 
-def _locked_kb() -> int:
+def _locked_kb() -> int | None:
     words = _status("VmLck").split()
-    return int(words[0]) if words else 0
+    return int(words[0]) if words else None
 
 
 def _mappings() -> Finding:
-    text = read_text("/proc/sys/vm/max_map_count")
+    text = _setting("/proc/sys/vm/max_map_count")
     if not text.isdigit():
-        return Finding("memory", "vm.max_map_count", Verdict.UNTESTED, "it cannot be read")
+        return Finding("memory", "vm.max_map_count", Verdict.UNTESTED, text)
     count = int(text)
     reach = f"{count}: enough for about {count * _BYTES_PER_MAPPING >> 30} GiB of heap"
     if count >= _MAPS_USUAL:
@@ -258,6 +309,6 @@ def _huge_pages() -> Iterator[Finding]:
         "thp-shared": ("shmem_enabled", "heaps use no shared memory"),
     }
     for name, (file_name, note) in places.items():
-        text = read_text(f"/sys/kernel/mm/transparent_hugepage/{file_name}")
-        chosen = text.partition("[")[2].partition("]")[0] or "not there"
+        text = _setting(f"/sys/kernel/mm/transparent_hugepage/{file_name}")
+        chosen = text.partition("[")[2].partition("]")[0] or text
         yield Finding("memory", name, Verdict.FACT, f"{chosen}; {note}")

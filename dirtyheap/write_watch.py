@@ -244,6 +244,7 @@ class WriteWatch:
         ValueError: the buffer does not consist of whole pages; the message says how to get one.
         BufferError: it is not writable, or another watch tracks some of it.
         TrackerError: the technique asked for does not work here, or not for this memory.
+        OSError: no file descriptor is left (EMFILE, ENFILE); "auto" takes no other technique then.
 
     Attributes:
         buffer: the memory, as a flat writable ``memoryview``. Memory of the watch's own lives as

@@ -527,7 +527,7 @@ typedef struct {
     size_t regions_count;
     size_t regions_room;
     uint64_t pages_count;
-    uint64_t walk_end; /* where the walk stopped           */
+    uint64_t walk_end; /* all is told up to here          */
     int is_stuck;      /* the last call came no further    */
 } dh_page_regions;
 

@@ -109,13 +109,23 @@ static int trial_fail(const trial *t, const char *what)
     return DH_E_TRACKER;
 }
 
+/* The same, when a code says why: a shortage says nothing of the technique. */
+static int trial_fail_by(const trial *t, int rc, const char *what)
+{
+    if (!dhi_is_shortage(rc))
+        return trial_fail(t, what);
+    t->text[0] = '\0';
+    return rc;
+}
+
 /* Take what was written: the page, or none (TRIAL_PAGES). */
 static int trial_expect(const trial *t, unsigned page)
 {
     bool is_written[TRIAL_PAGES] = {false};
+    int rc = t->tracker->scan(t->state, 0, TRIAL_PAGES, DH_SCAN_TAKE, note, is_written);
 
-    if (t->tracker->scan(t->state, 0, TRIAL_PAGES, DH_SCAN_TAKE, note, is_written) != 0)
-        return trial_fail(t, "a scan fails");
+    if (rc != 0)
+        return trial_fail_by(t, rc, "a scan fails");
     for (unsigned i = 0; i < TRIAL_PAGES; i++) {
         if (i == page && !is_written[i])
             return trial_fail(t, "a store is not reported");
@@ -129,12 +139,13 @@ static int trial_run(const trial *t)
 {
     volatile uint8_t *stored = t->range.base + PAGE_STORED * DH_PAGE_BYTES;
     volatile uint8_t *only_read = t->range.base + PAGE_READ * DH_PAGE_BYTES;
-    int rc;
+    int rc = t->tracker->begin != NULL ? t->tracker->begin(t->state) : 0;
 
-    if (t->tracker->begin != NULL && t->tracker->begin(t->state) != 0)
-        return trial_fail(t, "tracking cannot begin");
-    if (t->tracker->arm(t->state, TRIAL_PAGES) != 0)
-        return trial_fail(t, "pages cannot be armed");
+    if (rc != 0)
+        return trial_fail_by(t, rc, "tracking cannot begin");
+    rc = t->tracker->arm(t->state, TRIAL_PAGES);
+    if (rc != 0)
+        return trial_fail_by(t, rc, "pages cannot be armed");
     rc = trial_expect(t, TRIAL_PAGES);
     for (uint8_t round = 0; rc == 0 && round < 2; round++) {
         *stored = (uint8_t)(*stored + *only_read);
@@ -180,5 +191,6 @@ int dh_lab_probe(size_t index, char *text_out, size_t text_size)
     rc = trial_make(asked->tracker, text_out, text_size);
     if (rc != 0 && text_out[0] == '\0')
         snprintf(text_out, text_size, "%s", dh_error_name(rc));
+    dhi_explain_shortage(rc, text_out, text_size);
     return rc;
 }

@@ -2,8 +2,8 @@
  *
  * Each question makes a small mapping and descriptors of its own and leaves nothing behind. What a
  * question found is a sentence. "Not tested" is an answer: a question whose means are missing here
- * (no userfaultfd, no huge page to be had) says which. What could only be tested at the risk of the
- * kernel is not tested at all. Must change nothing that anybody else in the process can see: so
+ * (no userfaultfd, no huge page to be had, no descriptor left) says which. What could only be tested
+ * at the risk of the kernel is not tested at all. Must change nothing that anybody else in the process can see: so
  * soft-dirty bits are cleared in a child that shares no memory with it.
  */
 #include <fcntl.h>
@@ -64,6 +64,15 @@ static int answer(const bench *b, int verdict, const char *format, ...)
     return verdict;
 }
 
+/* What an errno says. Memory or descriptors that have run out say nothing of the kernel. */
+static int answer_by(const bench *b, int rc, int verdict, const char *what)
+{
+    if (rc == EMFILE || rc == ENFILE)
+        return answer(b, UNTESTED, "%s, see ulimit -n", strerror(rc));
+    answer(b, verdict, "%s: %s", what, strerror(rc));
+    return dhi_is_shortage(rc) ? UNTESTED : verdict;
+}
+
 /* --- the means -------------------------------------------------------------------------------- */
 
 static int map_pages(bench *b, size_t pages_count, int advice)
@@ -87,24 +96,33 @@ static void touch(const bench *b, size_t first, size_t count)
         *(volatile uint8_t *)(b->base + i * DH_PAGE_BYTES) = 1;
 }
 
-static int open_device_uffd(void)
+static int open_uffd_by_device(bench *b)
 {
     int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
-    int uffd;
+    int rc;
 
     if (device < 0)
-        return -1;
-    uffd = ioctl(device, DHK_USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK | DHK_UFFD_USER_MODE_ONLY);
+        return errno;
+    b->uffd =
+        ioctl(device, DHK_USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK | DHK_UFFD_USER_MODE_ONLY);
+    rc = errno;
     close(device);
-    return uffd;
+    return b->uffd >= 0 ? 0 : rc;
 }
 
+/* One way or the other; when both are closed, why the first is. */
 static int open_uffd(bench *b)
 {
+    int rc, rc_device;
+
     b->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | DHK_UFFD_USER_MODE_ONLY);
-    if (b->uffd < 0)
-        b->uffd = open_device_uffd();
-    return b->uffd >= 0 ? 0 : -1;
+    if (b->uffd >= 0)
+        return 0;
+    rc = errno;
+    if (dhi_is_shortage(rc))
+        return rc;
+    rc_device = open_uffd_by_device(b);
+    return rc_device == 0 || dhi_is_shortage(rc_device) ? rc_device : rc;
 }
 
 static int negotiate(const bench *b)
@@ -176,15 +194,29 @@ static int scan_written(const bench *b, uint64_t flags, found_pages *found_out)
 /* A mapping, registered, and a pagemap; else why not, as the answer UNTESTED. */
 static int begin_watch(bench *b, size_t pages_count, int advice)
 {
-    if (open_uffd(b) != 0)
-        return answer(b, UNTESTED, "userfaultfd is refused");
+    int rc = open_uffd(b);
+
+    if (rc != 0)
+        return answer_by(b, rc, UNTESTED, "userfaultfd is refused");
     if (negotiate(b) != 0)
         return answer(b, UNTESTED, "userfaultfd has no asynchronous write protection");
-    if (open_pagemap(b) != 0)
-        return answer(b, UNTESTED, "/proc/self/pagemap cannot be opened");
+    rc = open_pagemap(b);
+    if (rc != 0)
+        return answer_by(b, rc, UNTESTED, "/proc/self/pagemap cannot be opened");
     if (map_pages(b, pages_count, advice) != 0 || register_all(b) != 0)
         return answer(b, UNTESTED, "no memory could be registered");
     return YES;
+}
+
+/* A few pages that are not watched, and a pagemap; else why not, as the answer UNTESTED. */
+static int begin_look(bench *b)
+{
+    int rc = open_pagemap(b);
+
+    if (rc != 0)
+        return answer_by(b, rc, UNTESTED, "/proc/self/pagemap cannot be opened");
+    rc = map_pages(b, 4, MADV_NOHUGEPAGE);
+    return rc == 0 ? YES : answer_by(b, rc, UNTESTED, "no memory could be mapped");
 }
 
 /* --- the questions ---------------------------------------------------------------------------- */
@@ -194,30 +226,24 @@ static int ask_syscall(bench *b)
     b->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | DHK_UFFD_USER_MODE_ONLY);
     if (b->uffd >= 0)
         return answer(b, YES, "the system call gives a descriptor");
-    return answer(b, NO, "the system call fails: %s", strerror(errno));
+    return answer_by(b, errno, NO, "the system call fails");
 }
 
 static int ask_device(bench *b)
 {
-    int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    int rc = open_uffd_by_device(b);
 
-    if (device < 0)
-        return answer(b, NO, "/dev/userfaultfd cannot be opened: %s", strerror(errno));
-    b->uffd =
-        ioctl(device, DHK_USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK | DHK_UFFD_USER_MODE_ONLY);
-    int rc = errno;
-    close(device);
-    if (b->uffd >= 0)
+    if (rc == 0)
         return answer(b, YES, "/dev/userfaultfd gives a descriptor");
-    return answer(b, NO, "/dev/userfaultfd gives no descriptor: %s", strerror(rc));
+    return answer_by(b, rc, NO, "/dev/userfaultfd gives no descriptor");
 }
 
 static int ask_wp_async(bench *b)
 {
-    int rc;
+    int rc = open_uffd(b);
 
-    if (open_uffd(b) != 0)
-        return answer(b, UNTESTED, "userfaultfd is refused");
+    if (rc != 0)
+        return answer_by(b, rc, UNTESTED, "userfaultfd is refused");
     rc = negotiate(b);
     if (rc != 0)
         return answer(b, NO, "userfaultfd refuses the feature: %s", strerror(rc));
@@ -229,7 +255,7 @@ static int ask_pagemap(bench *b)
     int rc = open_pagemap(b);
 
     if (rc != 0)
-        return answer(b, NO, "/proc/self/pagemap cannot be opened: %s", strerror(rc));
+        return answer_by(b, rc, NO, "/proc/self/pagemap cannot be opened");
     return answer(b, YES, "/proc/self/pagemap can be opened");
 }
 
@@ -237,10 +263,8 @@ static int ask_scan(bench *b)
 {
     found_pages found;
 
-    if (open_pagemap(b) != 0)
-        return answer(b, UNTESTED, "/proc/self/pagemap cannot be opened");
-    if (map_pages(b, 4, MADV_NOHUGEPAGE) != 0)
-        return answer(b, UNTESTED, "no memory");
+    if (begin_look(b) != YES)
+        return UNTESTED;
     touch(b, 1, 2);
     int rc = scan(b, IS_PRESENT, IS_PRESENT, 0, &found);
     if (rc != 0)
@@ -270,8 +294,8 @@ static int ask_guard(bench *b)
 {
     found_pages found;
 
-    if (open_pagemap(b) != 0 || map_pages(b, 4, MADV_NOHUGEPAGE) != 0)
-        return answer(b, UNTESTED, "/proc/self/pagemap cannot be opened");
+    if (begin_look(b) != YES)
+        return UNTESTED;
     touch(b, 0, 4);
     if (madvise(b->base + DH_PAGE_BYTES, DH_PAGE_BYTES, ADVICE_GUARD_INSTALL) != 0)
         return answer(b, NO, "this kernel has no guard pages: %s", strerror(errno));
@@ -292,7 +316,7 @@ static bool bit_is(int pagemap, const bench *b, bool expected)
            ((entry & SOFT_DIRTY_BIT) != 0) == expected;
 }
 
-enum { TOGGLES, CANNOT_CLEAR, STAYS_SET, STAYS_CLEAR };
+enum { TOGGLES, CANNOT_CLEAR, STAYS_SET, STAYS_CLEAR, OUT_OF_FILES };
 
 /* In a child: async-signal-safe calls only. */
 static int toggle_soft_dirty(const bench *b)
@@ -300,6 +324,8 @@ static int toggle_soft_dirty(const bench *b)
     int clear_refs = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
     int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
+    if ((clear_refs < 0 || pagemap < 0) && dhi_is_shortage(errno))
+        return OUT_OF_FILES;
     if (clear_refs < 0 || pagemap < 0 || write(clear_refs, "4", 1) != 1)
         return CANNOT_CLEAR;
     if (!bit_is(pagemap, b, false))
@@ -330,8 +356,8 @@ static int in_child(const bench *b)
  * just written has the bit where there is one; only then is a child worth its price. */
 static int ask_soft_dirty(bench *b)
 {
-    if (open_pagemap(b) != 0 || map_pages(b, 4, MADV_NOHUGEPAGE) != 0)
-        return answer(b, UNTESTED, "/proc/self/pagemap cannot be opened");
+    if (begin_look(b) != YES)
+        return UNTESTED;
     touch(b, 0, 1);
     if (!bit_is(b->pagemap, b, true))
         return answer(b, NO, "bit 55 is clear after a store: built without CONFIG_MEM_SOFT_DIRTY");
@@ -344,6 +370,8 @@ static int ask_soft_dirty(bench *b)
         return answer(b, NO, "clear_refs takes the order and clears nothing");
     case STAYS_CLEAR:
         return answer(b, NO, "bit 55 stays clear after a store to a cleared page");
+    case OUT_OF_FILES:
+        return answer_by(b, EMFILE, UNTESTED, "");
     default:
         return answer(b, UNTESTED, "no child process could be made for it");
     }
@@ -411,8 +439,8 @@ static int ask_unregistered(bench *b)
 {
     found_pages found;
 
-    if (open_pagemap(b) != 0 || map_pages(b, 4, MADV_NOHUGEPAGE) != 0)
-        return answer(b, UNTESTED, "/proc/self/pagemap cannot be opened");
+    if (begin_look(b) != YES)
+        return UNTESTED;
     touch(b, 0, 4);
     int rc = scan_written(b, 0, &found);
     if (rc != 0)

@@ -52,6 +52,12 @@ static inline int dhi_fault(const char *name)
     return DH_LIKELY(!dhi_faults_armed) ? 0 : dhi_fault_check(name);
 }
 
+/* Does the code say that memory or file descriptors have run out? Then it says nothing of what was
+ * asked, and nobody may take something else for it. */
+bool dhi_is_shortage(int rc);
+/* What to do about it, in text_out; untouched when rc is none, or of memory. */
+void dhi_explain_shortage(int rc, char *text_out, size_t text_size);
+
 uint64_t dhi_clock_ns(void);
 
 #endif

@@ -112,6 +112,21 @@ const char *dh_error_name(int rc)
     }
 }
 
+bool dhi_is_shortage(int rc) { return rc == ENOMEM || rc == EMFILE || rc == ENFILE; }
+
+void dhi_explain_shortage(int rc, char *text_out, size_t text_size)
+{
+    if (rc == EMFILE)
+        snprintf(text_out, text_size,
+                 "no file descriptor is left (%s): close files or raise 'ulimit -n'; the kernel's "
+                 "tracking takes two for each heap or watch, and four while it is opened",
+                 strerror(rc));
+    else if (rc == ENFILE)
+        snprintf(text_out, text_size,
+                 "the whole system has no open file left (%s): raise the sysctl fs.file-max",
+                 strerror(rc));
+}
+
 /* --- fault points ----------------------------------------------------------------------------- */
 
 /* The fault of that name, or the first unused slot for name "", or NULL. */

@@ -73,6 +73,8 @@ static int open_parts(dh_heap *heap, const dh_options *options)
     const dh_range range = dh_arena_range(&heap->arena);
     rc = dh_watch_open_idle(&range, options->tracker, &source, &heap->watch, heap->tracker_reason,
                             sizeof heap->tracker_reason);
+    if (dhi_is_shortage(rc))
+        return dhi_fail(heap, rc, "written pages cannot be tracked: %s", heap->tracker_reason);
     if (rc != 0)
         return dhi_fail(heap, rc, "the tracker asked for does not work here: %s",
                         heap->tracker_reason);

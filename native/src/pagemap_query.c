@@ -4,9 +4,10 @@
  * asks for anything but written pages, for reasons said there. Documentation/admin-guide/mm/
  * pagemap.rst.
  *
- * A call of the kernel ends where its vector is full, or earlier; only walk_end says where. Regions
- * beyond walk_end may have been returned, and a scan that protects nothing returns these again: what
- * was told is cut off.
+ * A call of the kernel ends where its vector is full, or earlier, and walk_end says where. It may lie
+ * before regions that were returned (see pagemap.c), and a scan from there on that protects nothing
+ * would return these again. What lies before a returned region was walked: so the walk ended behind
+ * the last one, here and for who asked.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -37,16 +38,12 @@ static int regions_reserve(dh_page_regions *found, uint64_t more_count)
     return 0;
 }
 
-/* Put one more region behind those that are told: without what was told, joined to its like. */
+/* Put one more region behind those that are told, joined to its like. */
 static void regions_add(dh_page_regions *found, dh_page_region region)
 {
     dh_page_region *last =
         found->regions_count > 0 ? &found->regions[found->regions_count - 1] : NULL;
 
-    if (last != NULL && region.start < last->end)
-        region.start = last->end;
-    if (region.start >= region.end)
-        return;
     found->pages_count += (region.end - region.start) >> DH_PAGE_SHIFT;
     if (last != NULL && last->end == region.start && last->categories == region.categories)
         last->end = region.end;
@@ -86,6 +83,8 @@ static int query_step(int fd, const dh_pagemap_query *query, uint64_t vec_len,
         return rc;
     if (arg.walk_end < found->walk_end || (uint64_t)regions_count > vec_len)
         return EIO;
+    if (regions_count > 0 && vec[regions_count - 1].end > arg.walk_end)
+        arg.walk_end = vec[regions_count - 1].end;
     found->is_stuck = arg.walk_end == found->walk_end;
     found->walk_end = arg.walk_end;
     for (int i = 0; i < regions_count; i++)

@@ -3,7 +3,8 @@
  * A small mapping of its own is written in the ways in which an arena is: by a store, by a system
  * call, by giving a page back. Exactly these pages must be reported, once. Anything else, and the
  * tracker is refused: one that leaves out a write loses data without a word. The text says what a
- * person can do about it. May be called at any time, by any thread.
+ * person can do about it. When memory or descriptors run out meanwhile nothing was learned of the
+ * kernel, and the code says so. May be called at any time, by any thread.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,6 +41,16 @@ static int probe_fail(const probe *p, const char *what)
     return DH_E_TRACKER;
 }
 
+/* The same, when a code says why: a shortage is the machine's, not the tracker's. */
+static int probe_fail_by(const probe *p, int rc, const char *what)
+{
+    if (!dhi_is_shortage(rc))
+        return probe_fail(p, what);
+    snprintf(p->text, p->text_size, "%s", dh_error_name(rc));
+    dhi_explain_shortage(rc, p->text, p->text_size);
+    return rc;
+}
+
 static void probe_note(void *context, dh_pgno first, uint64_t count)
 {
     probe_found *found = context;
@@ -50,10 +61,11 @@ static void probe_note(void *context, dh_pgno first, uint64_t count)
 
 static int probe_scan(const probe *p, dh_scan_mode mode, probe_found *found_out)
 {
+    int rc;
+
     *found_out = (probe_found){.count = 0};
-    if (p->tracker->scan(p->state, 0, PROBE_PAGES, mode, probe_note, found_out) != 0)
-        return probe_fail(p, "the scan for written pages is refused");
-    return 0;
+    rc = p->tracker->scan(p->state, 0, PROBE_PAGES, mode, probe_note, found_out);
+    return rc == 0 ? 0 : probe_fail_by(p, rc, "the scan for written pages is refused");
 }
 
 static int probe_read_into(uint8_t *page)
@@ -76,10 +88,12 @@ static int probe_write(const probe *p)
     uint8_t *dropped = dh_arena_page(&p->arena, PAGE_DROPPED);
     volatile uint8_t *stored = dh_arena_page(&p->arena, PAGE_STORED);
     volatile uint8_t *only_read = dh_arena_page(&p->arena, PAGE_READ);
+    int rc;
 
     *stored = (uint8_t)(*only_read + 1u);
-    if (probe_read_into(dh_arena_page(&p->arena, PAGE_SYSCALL)) != 0)
-        return probe_fail(p, "a system call cannot write to a watched page");
+    rc = probe_read_into(dh_arena_page(&p->arena, PAGE_SYSCALL));
+    if (rc != 0)
+        return probe_fail_by(p, rc, "a system call cannot write to a watched page");
     if (madvise(dropped, DH_PAGE_BYTES, MADV_DONTNEED) != 0)
         return probe_fail(p, "a watched page cannot be given back");
     return 0;
@@ -132,10 +146,12 @@ static int probe_track(const probe *p)
     int rc;
 
     memset(p->arena.base, 1, PROBE_PAGES * DH_PAGE_BYTES);
-    if (p->tracker->begin(p->state) != 0)
-        return probe_fail(p, "memory cannot be registered with userfaultfd");
-    if (p->tracker->arm(p->state, PROBE_PAGES) != 0)
-        return probe_fail(p, "pages cannot be armed");
+    rc = p->tracker->begin(p->state);
+    if (rc != 0)
+        return probe_fail_by(p, rc, "memory cannot be registered with userfaultfd");
+    rc = p->tracker->arm(p->state, PROBE_PAGES);
+    if (rc != 0)
+        return probe_fail_by(p, rc, "pages cannot be armed");
     rc = probe_expect_none(p, DH_SCAN_PEEK, "armed pages read as written");
     if (rc == 0)
         rc = probe_write(p);
@@ -167,8 +183,10 @@ static int probe_tracker(const dh_tracker *tracker, char *text, size_t text_size
     if (rc == 0) {
         rc = probe_track(&p);
         tracker->close(p.state);
-    } else if (text[0] == '\0') {
-        snprintf(text, text_size, "%s", dh_error_name(rc));
+    } else {
+        if (text[0] == '\0')
+            snprintf(text, text_size, "%s", dh_error_name(rc));
+        dhi_explain_shortage(rc, text, text_size);
     }
     dh_fork_guard_release();
     dh_arena_finish(&p.arena);
@@ -179,8 +197,8 @@ static int probe_first(char *text, size_t text_size)
 {
     int rc = probe_tracker(&dh_tracker_uffd, text, text_size);
 
-    if (rc == 0)
-        return 0;
+    if (rc == 0 || dhi_is_shortage(rc))
+        return rc;
     return probe_tracker(&dh_tracker_uffd_dev, text, text_size);
 }
 

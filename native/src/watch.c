@@ -38,6 +38,7 @@ static int watch_set(dh_watch *watch, const dh_range *range, const dh_tracker *t
     dh_fork_guard_release();
     if (rc != 0 && why_out[0] == '\0')
         snprintf(why_out, why_size, "%s", dh_error_name(rc));
+    dhi_explain_shortage(rc, why_out, why_size);
     return rc;
 }
 
@@ -50,7 +51,8 @@ static int watch_try(dh_watch *watch, const dh_range *range, const dh_tracker *t
     return rc != 0 ? rc : watch_set(watch, range, tracker, argument, why_out, why_size);
 }
 
-/* The first that works; the reason names those that did not. */
+/* The first that works; the reason names those that did not. A shortage ends the search: another
+ * tracker costs or promises something else, and would be taken for want of a descriptor. */
 static int watch_choose_first(dh_watch *watch, const dh_range *range,
                               const dh_compare_source *compare)
 {
@@ -61,10 +63,13 @@ static int watch_choose_first(dh_watch *watch, const dh_range *range,
 
     for (size_t i = 0; i < sizeof(trackers) / sizeof(trackers[0]); i++) {
         char why[256] = "";
+        int rc = watch_try(watch, range, trackers[i], compare, why, sizeof(why));
         int written;
 
-        if (watch_try(watch, range, trackers[i], compare, why, sizeof(why)) == 0)
-            return 0;
+        if (dhi_is_shortage(rc))
+            snprintf(watch->reason, sizeof(watch->reason), "%s", why);
+        if (rc == 0 || dhi_is_shortage(rc))
+            return rc;
         written = snprintf(watch->reason + used_bytes, sizeof(watch->reason) - used_bytes,
                            "%s%s: %s", i == 0 ? "" : "; ", trackers[i]->name, why);
         used_bytes += (size_t)written;
@@ -104,7 +109,7 @@ static int watch_choose(dh_watch *watch, const dh_range *range, int tracker,
         return DH_E_TRACKER;
     }
     int rc = watch_try(watch, range, named, compare, watch->reason, sizeof(watch->reason));
-    return rc == 0 || rc == ENOMEM ? rc : DH_E_TRACKER; /* no memory says nothing of a tracker */
+    return rc == 0 || dhi_is_shortage(rc) ? rc : DH_E_TRACKER;
 }
 
 /* Without a tracker. */

@@ -65,7 +65,8 @@ typedef struct {
 } dh_compare_source;
 
 /* Opens the tracker asked for, or for AUTO the first that works: uffd by syscall, by device node,
- * then compare, or shadow where there is nothing to compare with (NULL). why_out (may be NULL) receives why a better one was passed over. */
+ * then compare, or shadow where there is nothing to compare with (NULL). why_out (may be NULL) receives
+ * why a better one was passed over. None is for want of memory or descriptors: an errno. */
 int dh_watch_open(const dh_range *range, int tracker, const dh_compare_source *compare,
                   dh_watch **watch_out, char *why_out, size_t why_size);
 /* The same, and nothing is tracked before dh_watch_begin: what may fail for want of a tracker fails

@@ -2,7 +2,8 @@
  *
  * A heap's memory is registered by the heap, and the kernel refuses a second registration: there the
  * new watch gets a cursor of the heap's own watch, and every scan serves both. Any other memory gets
- * a watch of its own. AUTO takes the copy (watch_shadow.c) where the kernel will not track.
+ * a watch of its own. AUTO takes the copy (watch_shadow.c) where the kernel will not track; never
+ * because memory or descriptors have run out.
  * Memory that another write watch tracks is refused. Nothing is written yet when a watch is open:
  * opening arms every page, which costs page tables (2 MiB per GiB) where nothing was touched.
  */
@@ -110,7 +111,8 @@ static int start(dh_write_watch *w, const sentence *why)
     if (rc != 0) {
         snprintf(why->text, why->size, "the first scan of this memory failed (%s)",
                  rc > 0 ? strerror(rc) : dh_error_name(rc));
-        return rc == ENOMEM ? rc : DH_E_WATCH;
+        dhi_explain_shortage(rc, why->text, why->size);
+        return dhi_is_shortage(rc) ? rc : DH_E_WATCH;
     }
     w->cursor = dh_watch_cursor_open(w->watch);
     return w->cursor < 0 ? ENOMEM : 0;
@@ -150,7 +152,7 @@ static int own_first(dh_write_watch *w, const dh_range *range, const sentence *w
         rc = refuse(why, DH_E_WATCH, "its pages are too large for the kernel's tracking");
     else
         rc = own(w, range, DH_TRACKER_AUTO, why);
-    if (rc == 0 || rc == EEXIST || rc == ENOMEM)
+    if (rc == 0 || rc == EEXIST || dhi_is_shortage(rc))
         return rc;
     snprintf(w->reason, sizeof(w->reason), "%s", why->text);
     return own(w, range, DH_TRACKER_SHADOW, why);

@@ -65,7 +65,7 @@ static void check_found(const dh_page_regions *found, uint64_t first, uint64_t l
         CHECK(!is_touched[at]);
 }
 
-/* Alternating pages: many calls, and regions beyond walk_end that come twice. */
+/* Alternating pages: many calls, and regions beyond the walk_end of the kernel. */
 static void every_page_is_told_once(void)
 {
     begin();

@@ -1,11 +1,13 @@
 /* test_probe.c -- what is said and chosen where the kernel feature is forbidden.
  *
- * Each case runs in a child of its own, for none of these prohibitions can be lifted again.
+ * Each case runs in a child of its own, for none of these prohibitions can be lifted again. Nor is
+ * anything else chosen where descriptors have run out.
  */
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +17,7 @@
 #include "watch.h"
 
 #define NOBODY 65534
+#define PROBE_DESCRIPTORS 4 /* userfaultfd, pagemap, a pipe */
 
 static char text[400];
 
@@ -153,6 +156,48 @@ static void check_failing_scan(int argument)
     CHECK_EQ(chosen_tracker(), DH_TRACKER_COMPARE);
 }
 
+/* Out of descriptors: an errno and what to do, never another tracker. */
+static void check_shortage(int error, const char *remedy)
+{
+    dh_arena arena;
+    dh_watch *watch;
+
+    CHECK_EQ(dh_arena_init(&arena, 100 * DH_PAGE_BYTES), 0);
+    const dh_range range = dh_arena_range(&arena);
+    for (int tracker = DH_TRACKER_AUTO; tracker <= DH_TRACKER_UFFD; tracker++) {
+        CHECK_EQ(dh_probe(tracker, text, sizeof(text)), error);
+        CHECK(strstr(text, remedy) != NULL);
+        text[0] = '\0';
+        CHECK_EQ(dh_watch_open(&range, tracker, &source, &watch, text, sizeof(text)), error);
+        CHECK(strstr(text, remedy) != NULL);
+        CHECK_EQ(dh_watch_open(&range, tracker, NULL, &watch, text, sizeof(text)), error);
+    }
+    CHECK_EQ(dh_watch_open(&range, DH_TRACKER_COMPARE, &source, &watch, text, sizeof(text)), 0);
+    dh_watch_close(watch);
+    dh_arena_finish(&arena);
+}
+
+/* The first steps succeed: the more, the more descriptors are free. */
+static void check_few_descriptors(int free_count)
+{
+    int first = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    struct rlimit few = {(rlim_t)(first + free_count), (rlim_t)(first + free_count)};
+
+    CHECK(first >= 0);
+    close(first);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    if (free_count < PROBE_DESCRIPTORS)
+        check_shortage(EMFILE, "ulimit -n");
+    else
+        CHECK_EQ(chosen_tracker(), DH_TRACKER_UFFD);
+}
+
+static void check_full_system(int error)
+{
+    forbid_syscall(error);
+    check_shortage(error, error == ENFILE ? "fs.file-max" : "allocate memory");
+}
+
 static void check_small_text(int argument)
 {
     char small[8] = "xxxxxxx";
@@ -186,6 +231,10 @@ int main(int argc, char **argv)
         SKIP("%s", text);
     a_probe_is_quick();
     in_child(check_failing_scan, 0);
+    for (int free_count = 0; free_count <= PROBE_DESCRIPTORS; free_count++)
+        in_child(check_few_descriptors, free_count);
+    in_child(check_full_system, ENFILE);
+    in_child(check_full_system, ENOMEM);
     if (geteuid() != 0)
         SKIP("only root can become another user");
     in_child(check_ordinary_user, 0);

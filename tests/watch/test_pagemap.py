@@ -238,6 +238,31 @@ def test_vec_len_is_one_call_of_the_kernel(memory: mmap.mmap) -> None:
     assert len(pagemap.scan(memory, category_mask=Category.PRESENT)) == PAGES // 2
 
 
+@pytest.mark.parametrize("limit", [1, 2, 511, 512, 513, 600, 1000, 1024, 1500, 5000])
+def test_walk_end_is_behind_everything_that_was_told(limit: int) -> None:
+    """The kernel's own lies before regions that it returned, where its buffer was full once."""
+    touched = list(range(0, 4000, 2))
+    with dh.WriteWatch(4000 * PAGE, technique="uffd") as watch:
+        touch(watch.buffer, *touched)
+        base = address(watch.buffer)
+        for is_taken in (False, True):
+            at, found = base, []
+            while at < base + 4000 * PAGE:
+                scan = pagemap.scan(
+                    at,
+                    base + 4000 * PAGE - at,
+                    category_mask=Category.WRITTEN,
+                    return_mask=Category.WRITTEN,
+                    vec_len=limit,
+                    write_protect=is_taken,
+                )
+                found += pages_of(scan, base)
+                assert scan.walk_end > at and scan.walk_end > base + found[-1] * PAGE
+                at = scan.walk_end
+            assert found == touched
+        assert watch.get().count == 0, "all were taken, each once"
+
+
 def test_a_hole_has_no_present_pages() -> None:
     memory = mmap.mmap(-1, 10 * PAGE)
     where = address(memory)
@@ -345,6 +370,25 @@ def test_a_process_of_somebody_else_is_refused_with_the_reason() -> None:
     assert "the right to trace the process" in in_child(child)
 
 
+def test_a_process_without_memory_is_named() -> None:
+    """The kernel's own threads have none. Where none is in sight, there is nothing to ask."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if "VmSize" in (entry / "status").read_text():
+                continue
+            pagemap.scan(0x10000, PAGE, pid=int(entry.name))
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            break
+        except ProcessLookupError as error:
+            if "there is no process" in str(error):
+                continue
+            assert f"process {entry.name} has no memory" in str(error)
+            return
+    skip_test("no thread of the kernel is in sight, or they are closed to this user")
+
+
 def test_a_forked_child_reads_its_own_pages(memory: mmap.mmap) -> None:
     touch(memory, 3)
 
@@ -374,13 +418,44 @@ def test_a_forked_child_reads_its_own_pages(memory: mmap.mmap) -> None:
         ((b"",), {}, ValueError, "bytes must be positive"),
         (("text",), {}, TypeError, "an address or a buffer of this process, not str"),
         ((None,), {}, TypeError, "not NoneType"),
+        ((0x10000, "x"), {}, TypeError, "bytes must be an integer, not str"),
+        ((bytes(10), 1.5), {}, TypeError, "bytes must be an integer, not float"),
+        ((0x10000, PAGE), {"pid": "x"}, TypeError, "pid must be an integer, not str"),
+        ((0x10000, PAGE), {"pid": 0}, ProcessLookupError, "pid: there is no process 0"),
+        ((0x10000, PAGE), {"pid": 1 << 40}, ProcessLookupError, "there is no process 109951162777"),
         ((0x10000, PAGE), {"max_pages": -1}, ValueError, "max_pages must be 0"),
+        ((0x10000, PAGE), {"max_pages": 1 << 64}, ValueError, "max_pages must be 0.*below 2"),
+        ((0x10000, PAGE), {"max_pages": None}, TypeError, "max_pages must be an integer, not None"),
+        ((0x10000, PAGE), {"vec_len": 1.5}, TypeError, "vec_len must be an integer, not float"),
         ((0x10000, PAGE), {"vec_len": 0}, ValueError, "vec_len must be between 1"),
         ((0x10000, PAGE), {"vec_len": 1 << 40}, ValueError, "vec_len must be between 1"),
-        ((0x10000, PAGE), {"category_mask": 1 << 40}, ValueError, "category_mask: this kernel"),
-        ((0x10000, PAGE), {"anyof_mask": 1 << 62}, ValueError, "anyof_mask: this kernel"),
-        ((0x10000, PAGE), {"inverted": -1}, ValueError, "inverted: this kernel"),
-        ((0x10000, PAGE), {"return_mask": 1 << 70}, ValueError, "return_mask: this kernel"),
+        (
+            (0x10000, PAGE),
+            {"category_mask": 512},
+            ValueError,
+            "category_mask: this kernel does not tell 0x200; see categories",
+        ),
+        (
+            (0x10000, PAGE),
+            {"anyof_mask": 1 << 62 | Category.PRESENT},
+            ValueError,
+            "anyof_mask: this kernel does not tell 0x4000000000000000; see",
+        ),
+        ((0x10000, PAGE), {"inverted": -1}, ValueError, "inverted must be a sum of cat.*, not -1"),
+        (
+            (0x10000, PAGE),
+            {"return_mask": 1 << 70},
+            ValueError,
+            "return_mask: this kernel does not tell 0x400000000000000000; see",
+        ),
+        ((0x10000, PAGE), {"return_mask": "x"}, TypeError, "return_mask must be an integer"),
+        ((0, 1 << 63), {}, OSError, "Bad address: .0x0, 0x8000000000000000. leaves the addresses"),
+        (
+            (0, 1 << 63),
+            {"write_protect": True},
+            OSError,
+            "leaves the addresses that a process can have; pages may have been protected",
+        ),
     ],
     ids=str,
 )
@@ -389,6 +464,28 @@ def test_arguments_are_named_with_the_reason(
 ) -> None:
     with pytest.raises(error, match=text):
         pagemap.scan(*arguments, **options)
+
+
+def test_a_name_that_the_kernel_does_not_know_is_told_beside_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pagemap, "categories", lambda: Category.WRITTEN)
+    with pytest.raises(ValueError, match="tell <Category.HUGE: 64> and 0x400; see categories"):
+        pagemap.scan(0x10000, PAGE, category_mask=Category.HUGE | Category.WRITTEN | 0x400)
+
+
+@pytest.mark.parametrize("truth", [True, 1, 2, 5, "yes", [0]], ids=repr)
+def test_flags_are_true_or_false(truth: Any) -> None:
+    with dh.WriteWatch(8 * PAGE, technique="uffd") as watch:
+        touch(watch.buffer, 3)
+        where = {"category_mask": Category.WRITTEN, "return_mask": Category.WRITTEN}
+        assert pagemap.scan(watch.buffer, **where, write_protect=truth).pages_count == 1
+        assert pagemap.scan(watch.buffer, **where, check_wpasync=truth).pages_count == 0
+        touch(watch.buffer, 3)
+        assert pagemap.scan(watch.buffer, **where, write_protect=not truth).pages_count == 1
+        assert pagemap.scan(watch.buffer, **where).pages_count == 1, "not protected"
+    with pytest.raises(PermissionError, match="check_wpasync: a part of the range has no"):
+        pagemap.scan(bytearray(PAGE), check_wpasync=truth)
 
 
 def test_untracked_memory_fails_check_wpasync(memory: mmap.mmap) -> None:
