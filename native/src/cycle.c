@@ -4,7 +4,7 @@
  * "Mostly parallel garbage collection", PLDI 1991): mark from the roots beside the mutator; then, in
  * rounds that shrink, marked cells on pages written meanwhile; a last stop does the rest. Marks go to
  * bits of the cycle's own, so that until the last stop the allocator knows nothing of it, and a cycle
- * can be dropped at any time. Invariants T1 to T7: docs/design.md section 10.
+ * can be dropped at any time. Invariants T1 to T8: docs/design.md section 10.
  */
 #include "cycle.h"
 
@@ -417,6 +417,10 @@ void dhi_cycle_leave(dh_heap *heap)
     }
     parts_finish(heap);
 }
+
+void dhi_cycle_halt(dh_heap *heap) { pthread_mutex_lock(&heap->cycle->lock); }
+
+void dhi_cycle_go_on(dh_heap *heap) { pthread_mutex_unlock(&heap->cycle->lock); }
 
 int dh_cycle_phase(const dh_heap *heap) { return DHI_SHARED_LOAD(&heap->cycle_phase); }
 

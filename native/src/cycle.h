@@ -40,10 +40,13 @@ int dhi_cycle_init(dh_heap *heap);
 /* Waits for the slice of marking under way; not in a forked child. */
 void dhi_cycle_finish(dh_heap *heap);
 
-/* --- what others ask; each begins with a test of heap->cycle_phase ------------------------------- */
+/* --- what others ask; all but halt where heap->cycle_phase says so ------------------------------ */
 
 /* End the cycle here, world stopped: dropped while it marks, completed while it sweeps. */
 void dhi_cycle_leave(dh_heap *heap);
+/* Between them nothing is marked (T8), world stopped: waits for the slice of marking under way. */
+void dhi_cycle_halt(dh_heap *heap);
+void dhi_cycle_go_on(dh_heap *heap);
 /* A cell is freed while the cycle marks. */
 void dhi_cycle_defer_free(dh_heap *heap, dh_off off);
 /* The page is about to be allocated from, or freed on. */

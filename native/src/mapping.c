@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "crc32c.h"
+#include "cycle.h"
 #include "extent.h"
 #include "fold.h"
 #include "gate.h"
@@ -524,9 +525,11 @@ int dh_arena_switch(dh_heap *heap, uint32_t extent_no, int fd, uint64_t *pages_o
         rc = ENOMEM;
     if (rc == 0) {
         dhi_world_stop(heap);
+        dhi_cycle_halt(heap);
         uint64_t before = count_private(heap, first);
         rc = switch_arena(heap, extent, first, fd, &written, &kept);
         uint64_t after = count_private(heap, first);
+        dhi_cycle_go_on(heap);
         *pages_out = before > after ? before - after : 0;
         dhi_world_resume(heap);
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import COLLECTIONS, collect, in_child
+from helpers import COLLECTIONS, collect, fault, in_child
 
 import dirtyheap as dh
 from dirtyheap import collector as collector_module
 from dirtyheap._ffi import lib
+from dirtyheap.rebasing import switch_memory, switchable
 
 CELLS_OF_A_NODE = 2  # a dict of one short entry: head and entries, unless its keys are shared
 
@@ -303,6 +305,43 @@ def test_commits_and_rollbacks_go_on_while_it_marks(heap: dh.Heap) -> None:
     assert not failures
     assert all(heap.root["all"][i] == {"i": i, "items": [i] * 10} for i in range(60))
     assert heap.verify().ok
+
+
+def test_a_refused_mapping_while_it_marks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fold gives back is made anew where the mapping fails: empty for a moment."""
+    monkeypatch.setattr(
+        collector_module, "_MARK_SLICE_NS", 10**10
+    )  # whole: it never waits for the GIL
+    with dh.open(path) as heap:
+        heap.collector.automatic = False
+        fill(heap, 40_000)
+        heap.commit()
+        heap.fold()
+        is_over = threading.Event()
+        refused_count = 0
+
+        def refuse() -> None:
+            nonlocal refused_count
+            for number in switchable(heap._ptr, 0) * 3:
+                with fault("extent.map", rc=errno.ENOMEM), pytest.raises(MemoryError):
+                    switch_memory(heap._ptr, heap._store, [number])
+                refused_count += 1
+
+        def give_back() -> None:
+            while not is_over.is_set():
+                heap._take_fold_step(refuse)
+
+        thread = threading.Thread(target=give_back)
+        thread.start()
+        try:
+            for _ in range(30):
+                assert heap.collect(concurrent=True).freed_cells == 0
+                report = heap.verify()
+                assert report.ok, report.first_problem
+        finally:
+            is_over.set()
+            thread.join()
+        assert refused_count > 30
 
 
 def test_the_heap_is_closed_while_it_marks(path: Path) -> None:
