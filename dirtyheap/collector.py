@@ -163,7 +163,7 @@ class Collector:
     @property
     def young_bytes(self) -> int:
         """A young collection is due when containers have taken this much room since the last
-        collection of any kind."""
+        collection of any kind, or an eighth of the capacity."""
         return self._young_bytes
 
     @young_bytes.setter

@@ -422,7 +422,7 @@ class WriteWatch:
                     self.buffer.release()
 
     def _name_of(self, tracker: int) -> str:
-        return next(name for name, number in self._TECHNIQUES.items() if number == tracker)
+        return {number: name for name, number in self._TECHNIQUES.items()}[tracker]
 
     def _bounds(self, start: SupportsIndex, stop: SupportsIndex | None) -> tuple[int, int]:
         first, limit = index(start), self.pages_count if stop is None else index(stop)
