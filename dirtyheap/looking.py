@@ -57,8 +57,8 @@ class Looking(Guarded):
         """Free what neither the root nor a live Python reference reaches.
 
         Changes no live value and dirties no page. Frees space in memory at once, and in the store
-        with the next commit. Runs by itself when containers have taken much room
-        (:attr:`collector`).
+        with the next commit. Runs by itself when containers have taken much room since the heap
+        was opened (:attr:`collector`): a job that is short calls it before its last commit.
 
         Args:
             generation: "full", or "young": only what was made since the last collection, found
